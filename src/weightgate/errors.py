@@ -1,0 +1,105 @@
+"""The exception tree. Everything a user can cause is a `UserError`; the command line prints it without a traceback.
+
+WeightgateError
+├── UserError                  exit code 2: what, where, expected, found, and the command that mends it
+│   ├── RecipeError            weightgate.yaml: unknown key, wrong type, impossible combination
+│   ├── DataError              a file that cannot be read as what it was declared to be
+│   ├── LockError              the contract does not hold: something differs from weightgate.lock
+│   ├── StoreError             a reference that does not resolve, a full disk, a store that is not one
+│   │   └── CorruptError       bytes that do not hash to their name
+│   └── ModelError             a base model, adapter or device that cannot be used as asked
+├── TrainingStopped            exit code 1: the loop refused to go on (non-finite loss, invariant broken)
+└── GateFailed                 exit code 1: a gate said no, or could not be measured
+"""
+
+from __future__ import annotations
+
+
+class WeightgateError(Exception):
+    """Base of every exception this package raises on purpose."""
+
+
+class UserError(WeightgateError):
+    """A mistake that the user can mend.
+
+    Args:
+        what: one sentence, no trailing full stop.
+        where: `file:line`, a dotted path in the recipe, or a digest.
+        expected, found: the two sides, where there are two.
+        mend: the command or edit that mends it.
+    """
+
+    code = "user-error"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+        mend: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.found = found
+        self.mend = mend
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        for label in ("where", "expected", "found", "mend"):
+            value = getattr(self, label)
+            if value is not None:
+                lines.append(f"  {label}: {value}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return the error as plain data: code, what, where, expected, found, mend."""
+        fields = ("code", "what", "where", "expected", "found", "mend")
+        return {field: getattr(self, field) for field in fields}
+
+
+class RecipeError(UserError):
+    """The recipe cannot be read as one."""
+
+    code = "recipe"
+
+
+class DataError(UserError):
+    """A data file is not what the recipe says it is."""
+
+    code = "data"
+
+
+class LockError(UserError):
+    """The contract in `weightgate.lock` does not hold."""
+
+    code = "lock"
+
+
+class StoreError(UserError):
+    """The store cannot do what was asked."""
+
+    code = "store"
+
+
+class CorruptError(StoreError):
+    """Bytes in the store do not hash to the digest they are kept under."""
+
+    code = "corrupt"
+
+
+class ModelError(UserError):
+    """A model, adapter or device cannot be used as asked."""
+
+    code = "model"
+
+
+class TrainingStopped(WeightgateError):
+    """The training loop stopped itself; the last good resume point is kept."""
+
+
+class GateFailed(WeightgateError):
+    """A gate did not pass, so no later stage may start."""
