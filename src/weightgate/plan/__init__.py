@@ -1,0 +1,1 @@
+"""What a build will cost before it is started: parameters, FLOPs, memory, disk, time and price. No torch."""

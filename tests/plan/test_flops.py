@@ -1,0 +1,163 @@
+"""Counts are held against real networks: parameters exactly, FLOPs against torch's own counter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the counts are compared with real networks")
+from peft import LoraConfig, get_peft_model  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification  # noqa: E402
+
+from weightgate.errors import ModelError  # noqa: E402
+from weightgate.plan import flops  # noqa: E402
+from weightgate.plan.shapes import FAMILIES, read_shape  # noqa: E402
+from weightgate.recipe import Adapter  # noqa: E402
+
+SMALL = {
+    "vocab_size": 160,
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+SMALL_GPT2 = {"vocab_size": 160, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 96}
+SPECIALS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+VARIANTS: list[dict[str, Any]] = [
+    {"model_type": "llama", **SMALL},
+    {"model_type": "llama", **SMALL, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    {"model_type": "mistral", **SMALL},
+    {"model_type": "qwen2", **SMALL},
+    {"model_type": "qwen3", **SMALL},
+    {"model_type": "qwen3", **SMALL, "head_dim": 24, "attention_bias": True},
+    {"model_type": "smollm3", **SMALL},
+    {"model_type": "gemma", **SMALL, "head_dim": 16},
+    {"model_type": "gemma2", **SMALL, "head_dim": 16},
+    {"model_type": "gemma3_text", **SMALL, "head_dim": 16},
+    {"model_type": "gpt2", **SMALL_GPT2},
+]
+
+
+def network(config: dict[str, Any], *, device: str = "cpu", auto: Any = AutoModelForCausalLM, **more: Any) -> Any:
+    fields = {name: value for name, value in config.items() if name != "model_type"}
+    real = AutoConfig.for_model(config["model_type"], **SPECIALS, **fields, **more)
+    real._attn_implementation = "eager"
+    with torch.device(device):
+        return auto.from_config(real)
+
+
+def counted_flops(model: Any, rows: int, context: int, *, backward: bool) -> int:
+    ids = torch.randint(3, 160, (rows, context))
+    with FlopCounterMode(display=False) as counter:
+        output = model(input_ids=ids, use_cache=False)
+        if backward:
+            output.logits.float().sum().backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("config", VARIANTS, ids=lambda config: f"{config['model_type']}-{len(config)}")
+def test_parameters_equal_those_of_the_real_network(config: dict[str, Any]) -> None:
+    model = network(config, device="meta")
+    parts = flops.parameters(read_shape(config))
+    assert parts.total == sum(parameter.numel() for parameter in model.parameters())
+    norms = sum(p.numel() for name, p in model.named_parameters() if "norm" in name or ".ln_" in name)
+    assert parts.norms == norms
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_fields_left_out_take_the_defaults_of_transformers(model_type: str) -> None:
+    model = network(
+        {"model_type": model_type, **({} if model_type == "gpt2" else {"num_hidden_layers": 1})}, device="meta"
+    )
+    config = model.config.to_dict()
+    bare = read_shape({"model_type": model_type, "num_hidden_layers": model.config.num_hidden_layers})
+    assert flops.parameters(bare).total == sum(parameter.numel() for parameter in model.parameters())
+    assert bare == read_shape(config)
+
+
+def test_sliding_windows_follow_the_layer_types() -> None:
+    config = AutoConfig.for_model("gemma3_text", num_hidden_layers=8)
+    shape = read_shape(config.to_dict())
+    expected = tuple(config.sliding_window if kind == "sliding_attention" else None for kind in config.layer_types)
+    assert shape.windows == expected == read_shape({"model_type": "gemma3_text", "num_hidden_layers": 8}).windows
+
+
+def test_reward_parameters_equal_a_sequence_classifier() -> None:
+    model = network(VARIANTS[0], device="meta", auto=AutoModelForSequenceClassification, num_labels=1)
+    assert flops.reward_parameters(read_shape(VARIANTS[0])) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("config", [VARIANTS[0], VARIANTS[4], VARIANTS[9], VARIANTS[10]], ids=lambda c: c["model_type"])
+def test_forward_and_training_flops_agree_with_the_counter(config: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    rows, context = 2, 48
+    per_token = flops.token_flops(read_shape(config), context)
+    forward = counted_flops(network(config).eval(), rows, context, backward=False)
+    training = counted_flops(network(config).eval(), rows, context, backward=True)
+    assert rows * context * per_token.forward == pytest.approx(forward, rel=0.01)
+    assert rows * context * per_token.training == pytest.approx(training, rel=0.01)
+
+
+def test_reward_flops_agree_with_the_counter() -> None:
+    model = network(VARIANTS[0], auto=AutoModelForSequenceClassification, num_labels=1).eval()
+    counted = counted_flops(model, 2, 48, backward=True)
+    assert 2 * 48 * flops.reward_training_flops(read_shape(VARIANTS[0]), 48) == pytest.approx(counted, rel=0.01)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]], ids=str)
+def test_adapter_counts_agree_with_peft_and_the_counter(targets: Any) -> None:
+    adapter = Adapter(rank=4, targets=targets)
+    model = get_peft_model(network(VARIANTS[0]), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
+    shape = read_shape(VARIANTS[0])
+    assert flops.adapter_parameters(shape, adapter) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    counted = counted_flops(model.eval(), 2, 48, backward=True)
+    assert 2 * 48 * flops.adapter_training_flops(shape, 48, adapter) == pytest.approx(counted, rel=0.01)
+
+
+def test_causal_attention_counts_what_is_looked_at() -> None:
+    shape = read_shape(
+        {"model_type": "gemma3_text", **SMALL, "head_dim": 16, "sliding_window": 10, "num_hidden_layers": 6}
+    )
+    context = 37
+    seen = sum(min(position + 1, window or context) for window in shape.windows for position in range(context))
+    counted = flops.token_flops(shape, context, attention="causal").attention
+    assert counted == pytest.approx(4 * shape.query_size * seen / context)
+    assert counted < flops.token_flops(shape, context).attention
+
+
+def test_conventions_of_the_literature_are_reproduced() -> None:
+    """(6 (body + head) + 12 L h s) / (6 body) is 1.68 for GPT-2 small at its full context."""
+    shape = read_shape({"model_type": "gpt2"})
+    body = flops.parameters(shape).body
+    assert flops.token_flops(shape, 1024).training / (6 * body) == pytest.approx(1.68, abs=0.01)
+
+
+def test_ppo_spends_what_its_passes_spend() -> None:
+    shape = read_shape(VARIANTS[0])
+    once = flops.ppo_episode_flops(shape, prompt_tokens=24, completion_tokens=32, epochs=1)
+    four = flops.ppo_episode_flops(shape, prompt_tokens=24, completion_tokens=32, epochs=4)
+    assert four.update == pytest.approx(4 * once.update)
+    assert four.total - once.total == pytest.approx(3 * once.update)
+    assert once.rollout < once.reference
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"model_type": "lama"}, "write llama"),
+        ({}, "none"),
+        ({"model_type": "llama", "hidden_size": -4}, "architecture.config.hidden_size"),
+        ({"model_type": "llama", "hidden_size": 1e400}, "positive integer"),
+        ({"model_type": "llama", "vocab_size": True}, "True"),
+        ({"model_type": "llama", "hidden_size": "64"}, "'64'"),
+        ({"model_type": "llama", "hidden_size": 3, "num_attention_heads": 8}, "head_dim"),
+        ({"model_type": "mistral", "layer_types": 7}, "layer_types"),
+    ],
+)
+def test_impossible_architectures_are_refused(config: dict[str, Any], named: str) -> None:
+    with pytest.raises(ModelError) as refusal:
+        read_shape(config)
+    assert named in str(refusal.value)
