@@ -1,0 +1,177 @@
+"""Shelves: folders of immutable files, each named by the digest of its bytes.
+
+    <root>/<shelf>/b3/<hex>        or, with fan-out, <root>/<shelf>/b3/<first two>/<hex>
+    <root>/tmp/<host>-<pid>-<random>
+    <root>/trash/<date>/<shelf>/<hex>
+
+No lock guards a shelf: names are digests, files are complete before they get one, and a name is never overwritten
+except with the bytes it promises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weightgate.errors import CorruptError, StoreError
+from weightgate.store.digest import ALGORITHM, Buffer, digest_bytes, digest_chunks, file_chunks, is_digest
+from weightgate.store.fs import Fs, make_durable_folder, publish_temporary, write_temporary
+
+Clock = Callable[[], float]
+
+
+@dataclass(kw_only=True)
+class Shelf:
+    """One folder of digest-named files. `confirmed` is what this process knows to be durable."""
+
+    fs: Fs
+    root: Path
+    name: str
+    fan_out: bool
+    clock: Clock = time.time
+    confirmed: set[str] = field(default_factory=set)
+    _folders: set[Path] = field(default_factory=set)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this shelf and of this hash."""
+        return self.root / self.name / ALGORITHM
+
+    def path(self, digest: str) -> Path:
+        """Return where a digest's bytes are kept. Raises `StoreError` for a string that is not a digest."""
+        if not is_digest(digest):
+            raise StoreError("not a digest", expected=f"{ALGORITHM}: and 64 hexadecimal digits", found=repr(digest))
+        name = digest.partition(":")[2]
+        return self.folder / name[:2] / name if self.fan_out else self.folder / name
+
+    def put(self, data: Buffer) -> str:
+        """Keep `data` durably and return its digest. Raises `StoreError` when the disk is full."""
+        digest = digest_bytes(data)
+        if not self._is_kept(digest, len(data)):
+            self.put_chunks((data,))
+        return digest
+
+    def put_chunks(self, chunks: Iterable[Buffer]) -> str:
+        """Keep the chunks as one object, durably, and return its digest. Raises `StoreError` when the disk is full."""
+        temporary = write_temporary(self.fs, self.root / "tmp", chunks)
+        target = self.path(temporary.digest)
+        self._ensure_folder(target.parent)
+        # A name that is taken by other bytes is damage: these bytes mend it.
+        damaged = self._exists(target) and not self._is_kept(temporary.digest, temporary.size_bytes)
+        publish_temporary(self.fs, temporary, target, replace=damaged)
+        self.confirm(temporary.digest)
+        return temporary.digest
+
+    def contains(self, digest: str) -> bool:
+        """Say whether the object is there, taking it back out of the trash where it lies only there."""
+        return self._exists(self.path(digest)) or self._restore(digest)
+
+    def size_bytes(self, digest: str) -> int:
+        """Return an object's length. Raises `StoreError` where it is missing."""
+        if not self.contains(digest):
+            raise self._missing(digest)
+        return self.fs.size_bytes(self.path(digest))
+
+    def read(self, digest: str) -> bytearray:
+        """Return an object's bytes, hashed again. Raises `CorruptError`, or `StoreError` where it is missing."""
+        if not self.contains(digest):
+            raise self._missing(digest)
+        data = self.fs.read(self.path(digest))
+        found = digest_bytes(data)
+        if found != digest:
+            raise CorruptError(
+                "an object does not hash to its name",
+                where=str(self.path(digest)),
+                expected=digest,
+                found=found,
+                mend="run the stage that made it again: storing the same bytes replaces the damaged copy",
+            )
+        return data
+
+    def hash_of(self, digest: str) -> str:
+        """Return what the object's bytes really hash to, read in pieces."""
+        with self.fs.open(self.path(digest)) as file:
+            return digest_chunks(file_chunks(file))
+
+    def confirm(self, digest: str) -> None:
+        """Make an object that is there durable, and young again so that garbage collection lets it be."""
+        if digest in self.confirmed:
+            return
+        path = self.path(digest)
+        self.fs.touch(path, self.clock())
+        self.fs.fsync_folder(path.parent)
+        self.confirmed.add(digest)
+
+    def digests(self) -> Iterator[str]:
+        """Yield every digest on the shelf, sorted."""
+        folders = [self.folder / name for name in self.fs.names(self.folder)] if self.fan_out else [self.folder]
+        for folder in folders:
+            for name in self.fs.names(folder):
+                if is_digest(f"{ALGORITHM}:{name}"):
+                    yield f"{ALGORITHM}:{name}"
+
+    def age_seconds(self, digest: str) -> float:
+        """Return how long ago the object was last put or confirmed."""
+        return self.clock() - self.fs.modified_seconds(self.path(digest))
+
+    def discard(self, digest: str, date: str) -> None:
+        """Move an object into the trash of `date`, durably."""
+        target = self.root / "trash" / date / self.name / self.path(digest).name
+        for folder in (target.parent.parent, target.parent):
+            self._ensure_folder(folder)
+        self.confirmed.discard(digest)
+        self._move(self.path(digest), target)
+
+    def _restore(self, digest: str) -> bool:
+        """Bring an object back from the trash: collection may have raced with somebody who still wants it."""
+        target = self.path(digest)
+        for date in self.fs.names(self.root / "trash"):
+            source = self.root / "trash" / date / self.name / target.name
+            if self._exists(source):
+                self._ensure_folder(target.parent)
+                self.fs.touch(source, self.clock())
+                self._move(source, target)
+                return True
+        return False
+
+    def _move(self, source: Path, target: Path) -> None:
+        """Move a file so that at every moment at least one of its two names is durable."""
+        with contextlib.suppress(FileExistsError):
+            self.fs.link(source, target)
+        self.fs.fsync_folder(target.parent)
+        self.fs.unlink(source)
+        self.fs.fsync_folder(source.parent)
+
+    def _is_kept(self, digest: str, size_bytes: int) -> bool:
+        """Say whether the object is there and whole, and if so make that last."""
+        if not self.contains(digest):
+            return False
+        path = self.path(digest)
+        if self.fs.size_bytes(path) != size_bytes or self.hash_of(digest) != digest:
+            self.confirmed.discard(digest)
+            return False
+        self.confirm(digest)
+        return True
+
+    def _exists(self, path: Path) -> bool:
+        try:
+            self.fs.size_bytes(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _ensure_folder(self, folder: Path) -> None:
+        """Create a folder durably, even where another process has created it but not yet flushed its name."""
+        if folder not in self._folders:
+            make_durable_folder(self.fs, folder)
+            self._folders.add(folder)
+
+    def _missing(self, digest: str) -> StoreError:
+        return StoreError(
+            f"{digest} is not in the store",
+            where=str(self.root),
+            mend="run the stage that made it again, or copy the object from another store",
+        )

@@ -1,0 +1,306 @@
+"""The store: checkpoints, results and refs in one folder, safe against crashes and against other writers.
+
+.weightgate/
+  store.json      format, hash and id of the store; written last, so a half-made folder is no store
+  objects/        tensors and files
+  manifests/      checkpoints
+  results/        what each run of a stage gave
+  journal/        every move of every ref
+  tmp/  trash/    never read; what garbage collection took, kept for a while
+  index.sqlite    can be rebuilt from the rest
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from weightgate.errors import CorruptError, StoreError
+from weightgate.store.collect import GRACE_SECONDS, TRASH_SECONDS, Collected, collect, sweep_temporaries
+from weightgate.store.digest import ALGORITHM, Buffer, canonical_json, file_chunks
+from weightgate.store.fs import Fs, LocalFs, make_durable_folder, publish_temporary, write_temporary
+from weightgate.store.index import Index
+from weightgate.store.journal import Journal, RefMove, history
+from weightgate.store.objects import Clock, Shelf
+from weightgate.store.records import PART_BYTES, Manifest, Result, TensorData, TensorEntry, tensor_bytes
+from weightgate.store.verify import Problem, verify
+
+FORMAT = 1
+_FOLDERS = ("objects", "manifests", "results", "journal", "tmp", "trash")
+_PREFIX = re.compile(rf"(?:{ALGORITHM}:)?([0-9a-f]{{6,64}})")
+
+
+class Store:
+    """A store at `root`. Make one with `Store.create` or `Store.open`; this constructor touches nothing."""
+
+    def __init__(self, root: Path, *, fs: Fs, index: Index, clock: Clock) -> None:
+        self.root = root
+        self.fs = fs
+        self.clock = clock
+        self.objects = Shelf(fs=fs, root=root, name="objects", fan_out=True, clock=clock)
+        self.manifests = Shelf(fs=fs, root=root, name="manifests", fan_out=False, clock=clock)
+        self.result_records = Shelf(fs=fs, root=root, name="results", fan_out=False, clock=clock)
+        self.journal = Journal(fs=fs, root=root, clock=clock)
+        self._index = index
+
+    @classmethod
+    def create(cls, root: Path, *, fs: Fs | None = None, index: Index | None = None, clock: Clock = time.time) -> Store:
+        """Make a store at `root`, or open the one that is there. The folder above must exist.
+
+        Raises `StoreError` where the disk refuses.
+        """
+        disk = fs or LocalFs()
+        for folder in (root, *(root / name for name in _FOLDERS)):
+            make_durable_folder(disk, folder)
+        for name in ("objects", "manifests", "results"):
+            make_durable_folder(disk, root / name / ALGORITHM)
+        about = {"format": FORMAT, "hash": "blake3", "id": secrets.token_hex(16)}
+        temporary = write_temporary(disk, root / "tmp", (canonical_json(about),))
+        publish_temporary(disk, temporary, root / "store.json")
+        return cls.open(root, fs=fs, index=index, clock=clock)
+
+    @classmethod
+    def open(cls, root: Path, *, fs: Fs | None = None, index: Index | None = None, clock: Clock = time.time) -> Store:
+        """Open the store at `root`. Raises `StoreError` where there is none, or one of a later format."""
+        disk = fs or LocalFs()
+        _check_format(disk, root / "store.json")
+        return cls(root, fs=disk, index=index or Index(path=root / "index.sqlite"), clock=clock)
+
+    # Objects
+
+    def put_bytes(self, data: Buffer) -> str:
+        """Keep bytes durably and return their digest. Raises `StoreError` when the disk is full."""
+        return self.objects.put(data)
+
+    def put_file(self, path: Path) -> str:
+        """Keep a copy of a file durably and return its digest; the file itself is left alone."""
+        with path.open("rb") as file:
+            return self.objects.put_chunks(file_chunks(file))
+
+    def get_bytes(self, digest: str) -> bytes:
+        """Return an object's bytes, hashed again. Raises `CorruptError`, or `StoreError` where it is missing."""
+        return bytes(self.objects.read(digest))
+
+    def has(self, digest: str) -> bool:
+        """Say whether an object is there. Its bytes are checked when they are read."""
+        return self.objects.contains(digest)
+
+    def put_tensors(self, tensors: Mapping[str, TensorData]) -> dict[str, TensorEntry]:
+        """Keep tensors durably, each in parts of at most `PART_BYTES`, and return where they are."""
+        return {name: self._put_tensor(tensor) for name, tensor in tensors.items()}
+
+    def read_tensors(self, manifest: Manifest) -> Iterator[tuple[str, TensorData]]:
+        """Yield each tensor's name and data, one in memory at a time, hashed again, in writable buffers.
+
+        Raises `CorruptError` at the first that does not hash to its name, `StoreError` at the first that is missing.
+        """
+        for name, entry in manifest.tensors.items():
+            yield name, TensorData(dtype=entry.dtype, shape=entry.shape, data=self._read_parts(entry))
+
+    # Checkpoints and results
+
+    def publish(self, manifest: Manifest) -> str:
+        """Keep a checkpoint and return its id. Doing it twice is the same as once.
+
+        Raises `StoreError` when an object, the parent or the reward model is not in the store: a manifest that can
+        be seen is complete.
+        """
+        for digest, size_bytes in manifest.objects().items():
+            self._require_object(digest, size_bytes)
+        for ancestor in manifest.ancestors():
+            self._require_checkpoint(ancestor)
+        return self.manifests.put(manifest.to_bytes())
+
+    def manifest(self, checkpoint: str) -> Manifest:
+        """Return a checkpoint's manifest by its whole id. Raises `StoreError` or `CorruptError`."""
+        return Manifest.from_json(json.loads(self.manifests.read(checkpoint)))
+
+    def add_result(self, key: str, result: Result) -> str:
+        """Keep what a run of the stage with this key gave, beside any earlier ones, and return the record's digest.
+
+        Raises `StoreError` when the result's checkpoint is not in the store, `ValueError` when the keys differ.
+        """
+        if result.key != key:
+            raise ValueError(f"a result of key {result.key} cannot be kept under {key}")
+        self._require_checkpoint(result.checkpoint)
+        return self.result_records.put(result.to_bytes())
+
+    def results(self, key: str) -> list[Result]:
+        """Return every result of one key, oldest first. Two that name different checkpoints are a finding."""
+        return [self._read_result(digest) for digest in self._level_index().results_by_key(key)]
+
+    def result_of(self, checkpoint: str) -> Result | None:
+        """Return the newest result that names a checkpoint, or None."""
+        digests = self._level_index().results_by_checkpoint(checkpoint)
+        return self._read_result(digests[-1]) if digests else None
+
+    def lineage(self) -> list[Manifest]:
+        """Return the manifests of all checkpoints, ancestors first, then by stage name and id."""
+        manifests = {digest: self.manifest(digest) for digest in self.manifests.digests()}
+        ordered: dict[str, Manifest] = {}
+        for digest in sorted(manifests, key=lambda each: (manifests[each].stage, each)):
+            _add_with_ancestors(digest, manifests, ordered)
+        return list(ordered.values())
+
+    # Refs
+
+    def set_ref(self, name: str, new: str | None, *, old: str | None, why: str) -> None:
+        """Move a ref from `old` (None: it is new) to the checkpoint `new` (None: remove it), durably.
+
+        Raises `StoreError` when it does not stand at `old`, or `new` is not a whole checkpoint.
+        """
+        if new is not None:
+            for digest, size_bytes in self._require_checkpoint(new).objects().items():
+                self._require_object(digest, size_bytes)
+        self.journal.move(name, new, old=old, why=why)
+
+    def refs(self) -> dict[str, str]:
+        """Return where every ref points. Raises `CorruptError` when their history is damaged."""
+        return self.journal.refs()
+
+    def ref_history(self, name: str) -> list[RefMove]:
+        """Return every move of one ref, oldest first."""
+        return list(history(self.journal.moves(), name))
+
+    def resolve(self, text: str) -> str:
+        """Return the checkpoint id that `text` means: a ref, a whole id, or a unique beginning of six digits or more.
+
+        Raises `StoreError` naming what comes near.
+        """
+        refs = self.refs()
+        if text in refs:
+            return refs[text]
+        prefix = _PREFIX.fullmatch(text)
+        found = self._level_index().with_prefix(f"{ALGORITHM}:{prefix[1]}") if prefix else []
+        if len(found) == 1:
+            return found[0]
+        raise _unresolved(text, found, list(refs))
+
+    # Care
+
+    def verify(self, *, contents: bool) -> list[Problem]:
+        """Return what is wrong with the store; with `contents`, every byte is read and hashed again."""
+        return verify(self.objects, self.manifests, self.result_records, self.journal, contents=contents)
+
+    def collect(
+        self, *, dry_run: bool = True, grace_seconds: float = GRACE_SECONDS, trash_seconds: float = TRASH_SECONDS
+    ) -> Collected:
+        """Move to the trash what no ref, past or present, and no result needs. See `collect.collect`."""
+        return collect(
+            self.objects,
+            self.manifests,
+            self.result_records,
+            self.journal,
+            dry_run=dry_run,
+            grace_seconds=grace_seconds,
+            trash_seconds=trash_seconds,
+        )
+
+    def sweep_temporaries(self) -> int:
+        """Remove the temporaries of processes of this host that are gone; return how many bytes that freed."""
+        return sweep_temporaries(self.fs, self.root, dry_run=False)
+
+    def rebuild_index(self) -> None:
+        """Throw the index away and build it again from the files."""
+        self._index.clear()
+        self._level_index()
+
+    def _put_tensor(self, tensor: TensorData) -> TensorEntry:
+        view = tensor.view()
+        starts = range(0, max(1, view.nbytes), PART_BYTES)
+        parts = tuple(self.objects.put(view[start : start + PART_BYTES]) for start in starts)
+        return TensorEntry(dtype=tensor.dtype, shape=tensor.shape, parts=parts)
+
+    def _read_parts(self, entry: TensorEntry) -> bytearray:
+        if len(entry.parts) == 1:
+            return self.objects.read(entry.parts[0])
+        whole = bytearray(tensor_bytes(entry.dtype, entry.shape))
+        for number, part in enumerate(entry.parts):
+            start = number * PART_BYTES
+            whole[start : start + PART_BYTES] = self.objects.read(part)
+        return whole
+
+    def _require_object(self, digest: str, size_bytes: int | None) -> None:
+        found = self.objects.size_bytes(digest)
+        if size_bytes is not None and found != size_bytes:
+            raise CorruptError(
+                "an object does not have the length that its tensor needs",
+                where=str(self.objects.path(digest)),
+                expected=f"{size_bytes} bytes",
+                found=f"{found} bytes",
+                mend="store the tensor again: the damaged copy is replaced",
+            )
+        self.objects.confirm(digest)
+
+    def _require_checkpoint(self, checkpoint: str) -> Manifest:
+        manifest = self.manifest(checkpoint)
+        self.manifests.confirm(checkpoint)
+        return manifest
+
+    def _read_result(self, digest: str) -> Result:
+        return Result.from_json(json.loads(self.result_records.read(digest)))
+
+    def _level_index(self) -> Index:
+        self._index.level(
+            self.manifests.digests(),
+            self.result_records.digests(),
+            lambda digest: _unless_damaged(self.manifest, digest),
+            lambda digest: _unless_damaged(self._read_result, digest),
+        )
+        return self._index
+
+
+def _unless_damaged(read: Any, digest: str) -> Any:
+    """Return what `read` returns, or None for a record that `verify` will report."""
+    try:
+        return read(digest)
+    except (StoreError, ValueError):
+        return None
+
+
+def _check_format(fs: Fs, path: Path) -> None:
+    try:
+        about = json.loads(fs.read(path))
+    except FileNotFoundError:
+        raise StoreError("there is no store here", where=str(path.parent), mend="build something first") from None
+    except ValueError as error:
+        raise CorruptError("store.json cannot be read", where=str(path), found=str(error)) from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise StoreError(
+            "this store was made by another version",
+            where=str(path),
+            expected=f"format {FORMAT}",
+            found=f"format {about.get('format') if isinstance(about, dict) else about!r}",
+            mend="update weightgate",
+        )
+
+
+def _add_with_ancestors(digest: str, manifests: dict[str, Manifest], ordered: dict[str, Manifest]) -> None:
+    """Add a checkpoint after its ancestors. A lineage can be long, so no recursion."""
+    waiting = [digest]
+    while waiting:
+        missing = [each for each in manifests[waiting[-1]].ancestors() if each in manifests and each not in ordered]
+        if missing:
+            waiting.extend(missing)
+        else:
+            done = waiting.pop()
+            ordered[done] = manifests[done]
+
+
+def _unresolved(text: str, found: list[str], refs: list[str]) -> StoreError:
+    if found:
+        listed = ", ".join(each[: len(ALGORITHM) + 13] for each in found[:5])
+        return StoreError(f"{text!r} could mean {len(found)} checkpoints", found=listed, mend="give more digits")
+    near = difflib.get_close_matches(text, refs, n=3, cutoff=0.4) or refs[:5]
+    return StoreError(
+        f"no checkpoint is called {text!r}",
+        expected="a ref, a checkpoint id, or at least six digits of one",
+        found=f"refs: {', '.join(near)}" if near else "the store has no refs yet",
+        mend="give one of these, or the digits that `weightgate log` shows",
+    )
