@@ -128,15 +128,15 @@ def completion_logits(model: nn.Module, ids: Tensor, mask: Tensor, first: int) -
 
     The output layer runs on those positions only. Padding ids are replaced by 0, which every vocabulary has.
     """
-    kept = ids.shape[1] - first + 1
+    inputs, read = ids[:, :-1], mask[:, :-1]
     output = model(
-        input_ids=ids.masked_fill(~mask, 0),
-        attention_mask=None if bool(mask.all()) else mask,
-        position_ids=position_ids(mask),
+        input_ids=inputs.masked_fill(~read, 0),
+        attention_mask=None if bool(read.all()) else read,
+        position_ids=position_ids(read),
         use_cache=False,
-        logits_to_keep=kept,
+        logits_to_keep=ids.shape[1] - first,
     )
-    logits: Tensor = output.logits[:, :-1]
+    logits: Tensor = output.logits
     return logits
 
 
