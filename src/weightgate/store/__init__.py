@@ -5,21 +5,34 @@ from weightgate.store.digest import canonical_json, digest_bytes, digest_file, d
 from weightgate.store.fs import require_free_space
 from weightgate.store.journal import RefMove
 from weightgate.store.records import Manifest, Result, TensorData, TensorEntry
+from weightgate.store.resume import ResumePoint, clear, read_newest, write_resume_point
+from weightgate.store.states import Recorded, Standing, State, state_of
 from weightgate.store.store import Store
+from weightgate.store.tensor_files import read_safetensors_file, write_safetensors
 from weightgate.store.verify import Problem
 
 __all__ = [
     "Collected",
     "Manifest",
     "Problem",
+    "Recorded",
     "RefMove",
     "Result",
+    "ResumePoint",
+    "Standing",
+    "State",
     "Store",
     "TensorData",
     "TensorEntry",
     "canonical_json",
+    "clear",
     "digest_bytes",
     "digest_file",
     "digest_json",
+    "read_newest",
+    "read_safetensors_file",
     "require_free_space",
+    "state_of",
+    "write_resume_point",
+    "write_safetensors",
 ]
