@@ -1,0 +1,1 @@
+"""What is asked (suites), who answers (targets), what it shows (scorers, measure)."""

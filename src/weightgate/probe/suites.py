@@ -1,0 +1,188 @@
+"""Suite files: JSONL, one probe a line, read strictly.
+
+A misspelt key or an unknown check type would silently measure something else, so each is an error with file, line
+and the nearest known name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from weightgate.errors import DataError
+from weightgate.probe.probes import AXES, Check, Form, Probe
+from weightgate.probe.scorers import SCORERS
+
+ROLES = ("system", "user", "assistant")
+_PROBE_KEYS = tuple(field.name for field in fields(Probe))
+_CHECK_KEYS = tuple(field.name for field in fields(Check))
+_MESSAGE_KEYS = ("role", "content")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Probes in the order of their file; ids are unique."""
+
+    probes: tuple[Probe, ...]
+
+    def __len__(self) -> int:
+        return len(self.probes)
+
+    def __iter__(self) -> Iterator[Probe]:
+        return iter(self.probes)
+
+    def of_form(self, form: Form) -> Suite:
+        """Return the probes of one form: a base model can be asked those of form "text" only."""
+        return Suite(probes=tuple(probe for probe in self.probes if probe.form == form))
+
+    def prompts(self) -> list[str]:
+        """Prompts that must not occur in training data: every one but those of `recall` probes."""
+        return [probe.text for probe in self.probes if not probe.recall]
+
+
+def load_suite(path: Path) -> Suite:
+    """Read a suite file.
+
+    Raises `DataError` with file and line for anything that is not a probe, for ids used twice, and for no probe at all.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise DataError("there is no probe suite here", where=str(path)) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError("the probe suite cannot be read", where=str(path), found=str(error)) from None
+    probes: list[Probe] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        probe = _Line(where=f"{path}:{number}").probe(line)
+        if probe.id in seen:
+            raise DataError(
+                f"the id {probe.id!r} is used twice", where=f"{path}:{number}", found=f"line {seen[probe.id]}"
+            )
+        seen[probe.id] = number
+        probes.append(probe)
+    if not probes:
+        raise DataError("the probe suite holds no probe", where=str(path), expected="one JSON object a line")
+    return Suite(probes=tuple(probes))
+
+
+def write_suite(path: Path, probes: Iterable[Probe]) -> None:
+    """Write probes so that `load_suite` reads them back equal."""
+    lines = [json.dumps(probe.to_json(), ensure_ascii=False) + "\n" for probe in probes]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """Reads one line; every complaint names it."""
+
+    where: str
+
+    def probe(self, line: str) -> Probe:
+        try:
+            data = json.loads(line)
+        except ValueError as error:
+            raise DataError("the line is not JSON", where=self.where, found=str(error)) from None
+        self._known(data, _PROBE_KEYS, "probe")
+        form = self._word(data, "form", ("text", "chat"))
+        checks = self._field(data, "checks", "a list of checks, not empty", lambda v: isinstance(v, list) and bool(v))
+        return Probe(
+            id=self._text(data, "id"),
+            axis=self._word(data, "axis", AXES),
+            topic=self._text(data, "topic"),
+            form=form,
+            prompt=self._prompt(data) if form == "text" else None,
+            messages=self._messages(data) if form == "chat" else (),
+            phrasing=self._field(data, "phrasing", "a whole number", lambda v: type(v) is int, 0),
+            recall=self._field(data, "recall", "true or false", lambda v: isinstance(v, bool), False),
+            max_tokens=self._field(data, "max_tokens", "a whole number above 0", _is_count_or_none, None),
+            checks=tuple(self._check(check) for check in checks),
+        )
+
+    def _prompt(self, data: dict[str, Any]) -> str:
+        if "messages" in data:
+            raise DataError("a probe of form text has no messages", where=self.where, mend="say `prompt`")
+        return self._text(data, "prompt")
+
+    def _messages(self, data: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+        if "prompt" in data:
+            raise DataError("a probe of form chat has no prompt", where=self.where, mend="say `messages`")
+        messages = self._field(data, "messages", "a list of messages", lambda v: isinstance(v, list) and bool(v))
+        for message in messages:
+            self._known(message, _MESSAGE_KEYS, "message")
+        pairs = tuple((self._word(one, "role", ROLES), self._text(one, "content")) for one in messages)
+        if pairs[-1][0] != "user":
+            raise DataError("the last message must be the user's", where=self.where, found=pairs[-1][0])
+        return pairs
+
+    def _check(self, data: Any) -> Check:
+        self._known(data, _CHECK_KEYS, "check")
+        kind = self._word(data, "type", tuple(SCORERS))
+        scorer, value = SCORERS[kind], data.get("value")
+        if not scorer.accepts(value):
+            raise DataError(
+                f"wrong value for a check of type {kind}",
+                where=self.where,
+                expected=scorer.expects,
+                found=json.dumps(value)[:200],
+            )
+        options = self._field(data, "options", "a list of texts", _is_list_of_text, [])
+        if bool(options) != (kind == "one_of"):
+            raise DataError("`options` belongs to one_of, which needs it", where=self.where, found=f"type {kind}")
+        weight = self._field(data, "weight", "a number above 0", _is_weight, None)
+        return Check(metric=self._text(data, "metric"), type=kind, value=value, options=tuple(options), weight=weight)
+
+    def _known(self, data: Any, keys: tuple[str, ...], what: str) -> None:
+        if not isinstance(data, dict):
+            raise DataError(f"a {what} is a JSON object", where=self.where, found=json.dumps(data)[:200])
+        for key in data:
+            if key not in keys:
+                raise _unknown(f"unknown key {key!r} in a {what}", key, keys, self.where)
+
+    def _field(
+        self, data: dict[str, Any], key: str, expected: str, accepts: Callable[[Any], bool], *default: Any
+    ) -> Any:
+        if key not in data:
+            if default:
+                return default[0]
+            raise DataError(f"the key {key!r} is missing", where=self.where, expected=expected)
+        if not accepts(data[key]):
+            raise DataError(
+                f"wrong value for {key!r}", where=self.where, expected=expected, found=json.dumps(data[key])[:200]
+            )
+        return data[key]
+
+    def _text(self, data: dict[str, Any], key: str) -> str:
+        text: str = self._field(data, key, "a text, not empty", lambda value: isinstance(value, str) and bool(value))
+        return text
+
+    def _word(self, data: dict[str, Any], key: str, known: tuple[str, ...]) -> Any:
+        word = self._text(data, key)
+        if word not in known:
+            raise _unknown(f"unknown {key} {word!r}", word, known, self.where)
+        return word
+
+
+def _unknown(what: str, found: str, known: tuple[str, ...], where: str) -> DataError:
+    near = difflib.get_close_matches(found, known, n=1, cutoff=0.4)
+    mend = f"did you mean {near[0]!r}?" if near else None
+    return DataError(what, where=where, expected=f"one of {', '.join(known)}", found=found, mend=mend)
+
+
+def _is_list_of_text(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def _is_count_or_none(value: Any) -> bool:
+    return value is None or (type(value) is int and value > 0)
