@@ -1,0 +1,177 @@
+"""What the store remembers, as pages: the lineage, one checkpoint, and whether every byte is still right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from weightgate import recipe
+from weightgate.report.finding import Finding, Severity
+from weightgate.report.page import Block, Cell, Column, Findings, Headline, KeyValues, Page, Table, measurement_cell
+from weightgate.stats import measurement_from_json
+from weightgate.store import Manifest, Problem, Result, Store
+
+SEVERITY_OF_STATUS: dict[str, Severity] = {
+    "passed": "pass",
+    "waived": "warn",
+    "failed": "fail",
+    "not measured": "fail",
+}
+
+
+def open_store(recipe_path: Path) -> Store:
+    """Open the store of a recipe. Raises `RecipeError` or `StoreError`."""
+    return Store.open(recipe_path.parent / recipe.load(recipe_path).store)
+
+
+def lineage_page(store: Store) -> Page:
+    """Every checkpoint as a tree, ancestors first, with its refs and gate verdicts."""
+    manifests = store.lineage()
+    names = _names_by_checkpoint(store)
+    rows = [_lineage_row(store, manifest, depth, names) for manifest, depth in _tree(manifests)]
+    text = f"{len(manifests)} checkpoints" if manifests else "nothing has been built yet"
+    columns = (Column(name="stage"), Column(name="id", code=True), Column(name="refs"), Column(name="gates"))
+    blocks: tuple[Block, ...] = (Headline(severity="note", text=text),)
+    if rows:
+        blocks += (Table(columns=(*columns, Column(name="cost", align="right")), rows=tuple(rows)),)
+    return Page(title="Lineage", blocks=blocks)
+
+
+def _tree(manifests: list[Manifest]) -> Iterator[tuple[Manifest, int]]:
+    """Walk the checkpoints depth first, children after their parent."""
+    known = {manifest.id for manifest in manifests}
+
+    def below(parent: str | None, depth: int) -> Iterator[tuple[Manifest, int]]:
+        for manifest in manifests:
+            is_root = manifest.parent is None or manifest.parent not in known
+            if manifest.parent == parent or (parent is None and is_root):
+                yield manifest, depth
+                yield from below(manifest.id, depth + 1)
+
+    return below(None, 0)
+
+
+def _lineage_row(store: Store, manifest: Manifest, depth: int, names: Mapping[str, list[str]]) -> tuple[Cell | str, ...]:
+    result = judged_result(store, manifest.id)
+    branch = "  " * max(0, depth - 1) + ("└ " if depth else "")
+    cost = training_cost(store, manifest.id)
+    return (
+        f"{branch}{manifest.stage} ({manifest.stage_kind})",
+        manifest.id[3:15],
+        ", ".join(names.get(manifest.id, [])),
+        _gates_cell(result),
+        f"{cost.get('seconds', 0):,.0f} s" if cost else "",
+    )
+
+
+def _gates_cell(result: Result | None) -> Cell:
+    if result is None:
+        return Cell(text="not judged", severity="warn")
+    statuses = [verdict["status"] for verdict in result.verdicts]
+    bad = sum(status in ("failed", "not measured") for status in statuses)
+    if bad:
+        return Cell(text=f"{bad} of {len(statuses)} did not pass", severity="fail")
+    return Cell(text=f"{len(statuses)} passed", severity="pass")
+
+
+def checkpoint_page(store: Store, ref: str) -> Page:
+    """One checkpoint: what it is, what went in, what was measured, what the gates said, what it cost."""
+    checkpoint = store.resolve(ref)
+    manifest = store.manifest(checkpoint)
+    result = judged_result(store, checkpoint)
+    blocks: list[Block] = [
+        Headline(severity="note", text=f"{manifest.stage} ({manifest.stage_kind})", detail=checkpoint),
+        KeyValues(title="Identity", pairs=_identity(store, manifest)),
+        KeyValues(title="Inputs", pairs=tuple((name, _shown(value)) for name, value in sorted(manifest.inputs.items()))),
+    ]
+    if result is not None and result.measurements:
+        blocks.append(measurements_table(result))
+    if result is not None and result.verdicts:
+        blocks.append(verdicts_table(result))
+    cost = training_cost(store, checkpoint)
+    if cost:
+        blocks.append(KeyValues(title="Cost", pairs=tuple((name, f"{value:,.4g}") for name, value in cost.items())))
+    return Page(title=f"{manifest.stage} {checkpoint[3:15]}", blocks=tuple(blocks))
+
+
+def _identity(store: Store, manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    elements = sum(_elements(entry.shape) for entry in manifest.tensors.values())
+    names = _names_by_checkpoint(store).get(manifest.id, [])
+    return (
+        ("id", manifest.id),
+        ("refs", ", ".join(names) or "none"),
+        ("parent", manifest.parent or "none"),
+        ("reward model", manifest.reward or "none"),
+        ("tensors", f"{len(manifest.tensors)} with {elements:,} elements"),
+        *((f"file {name}", digest) for name, digest in sorted(manifest.files.items())),
+    )
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def measurements_table(result: Result) -> Table:
+    """Every measurement of one checkpoint with its interval."""
+    rows = tuple(
+        (name, measurement_cell(measurement_from_json(dict(data))), str(data.get("unit", "")))
+        for name, data in sorted(result.measurements.items())
+    )
+    columns = (Column(name="measurement"), Column(name="value", align="right"), Column(name="unit"))
+    return Table(title="Measurements", columns=columns, rows=rows)
+
+
+def verdicts_table(result: Result) -> Table:
+    """Every gate verdict of one checkpoint."""
+    rows = tuple(
+        (
+            verdict["condition"],
+            Cell(text=verdict["status"], severity=SEVERITY_OF_STATUS[verdict["status"]]),
+            verdict["reason"],
+        )
+        for verdict in result.verdicts
+    )
+    return Table(title="Gates", columns=(Column(name="gate"), Column(name="verdict"), Column(name="why")), rows=rows)
+
+
+def verification_page(store: Store, *, contents: bool) -> tuple[Page, list[Problem]]:
+    """Check the store; the page names every problem and what mends it."""
+    problems = store.verify(contents=contents)
+    checked = "every byte was hashed again" if contents else "the structure was checked, bytes were not hashed"
+    if not problems:
+        return Page(title="Verify", blocks=(Headline(severity="pass", text="the store is whole", detail=checked),)), []
+    findings = tuple(
+        Finding(severity="fail", headline=f"{problem.what}: {problem.digest}", detail=problem.mend)
+        for problem in problems
+    )
+    headline = Headline(severity="fail", text=f"{len(problems)} problems", detail=checked)
+    return Page(title="Verify", blocks=(headline, Findings(findings=findings))), problems
+
+
+def judged_result(store: Store, checkpoint: str) -> Result | None:
+    """The newest measurement of a checkpoint together with its gate verdicts, or None."""
+    results = store.results(f"measured:{checkpoint}")
+    return results[-1] if results else None
+
+
+def training_cost(store: Store, checkpoint: str) -> dict[str, float]:
+    """What training a checkpoint took: seconds, positions, updates. Empty when it is not known."""
+    key = store.manifest(checkpoint).inputs.get("key")
+    results = store.results(str(key)) if key else []
+    return dict(results[0].cost) if results else {}
+
+
+def _names_by_checkpoint(store: Store) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name, checkpoint in sorted(store.refs().items()):
+        names.setdefault(checkpoint, []).append(name)
+    return names
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,306 @@
+"""Networks: made from a configuration, loaded from tensors or a Hugging Face folder, and called the same way.
+
+Shapes: B rows, T positions, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.masking_utils import eager_mask
+
+from weightgate.data.tokenizer import Tokenizer
+from weightgate.errors import ModelError
+from weightgate.recipe import Architecture, Base
+from weightgate.store import TensorData
+
+_TO_TORCH = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_FROM_TORCH = {dtype: name for name, dtype in _TO_TORCH.items()}
+
+DTYPE_OF_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16-autocast": torch.float32}
+
+_ATTENTION = "weightgate_matmul"
+
+
+def _matmul_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention as two plain matrix products.
+
+    On CPUs at these sizes this is the fastest form: the fused kernels fall back to a slow path for masked bf16.
+    query (B, heads, T, D); key and value (B, groups, S, D); additive mask (B, 1, T, S); returns (B, T, heads, D).
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = (query * scale) @ key.transpose(2, 3)
+    softcap = getattr(module, "attn_logit_softcapping", None)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = torch.softmax(scores, dim=-1)
+    if dropout > 0.0:
+        weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_ATTENTION, _matmul_attention)
+AttentionMaskInterface.register(_ATTENTION, eager_mask)
+
+
+def attention_for(device: torch.device) -> str:
+    """Name of the attention that is fastest on `device`: plain products on CPU, SDPA elsewhere."""
+    return _ATTENTION if device.type == "cpu" else "sdpa"
+
+
+def new_config(architecture: Architecture, tokenizer: Tokenizer, context: int) -> dict[str, Any]:
+    """Make a transformers configuration as plain data.
+
+    Raises `ModelError` for a type or key that transformers does not know: it would keep an unknown key silently.
+    """
+    try:
+        known = AutoConfig.for_model(architecture.type)
+    except (ValueError, KeyError) as error:
+        raise ModelError(
+            "unknown architecture", where="architecture.type", found=architecture.type, expected=str(error)[:200]
+        ) from None
+    allowed = set(known.to_dict()) | {"tie_word_embeddings", "attention_bias", "rope_theta"}
+    for key in architecture.config:
+        if key not in allowed:
+            raise ModelError(
+                f"{architecture.type} has no setting {key!r}",
+                where=f"architecture.config.{key}",
+                expected="one of " + ", ".join(sorted(allowed)),
+            )
+    sizes: dict[str, Any] = {"max_position_embeddings": context, "tie_word_embeddings": True} | architecture.config
+    config = AutoConfig.for_model(
+        architecture.type,
+        **sizes,
+        vocab_size=tokenizer.vocab_size,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
+        pad_token_id=tokenizer.pad_id,
+    )
+    return config_json(config)
+
+
+def config_json(config: Any) -> dict[str, Any]:
+    """Plain data of a transformers configuration, without what differs between equal models."""
+    described: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    for volatile in ("transformers_version", "_name_or_path", "_attn_implementation", "dtype", "torch_dtype"):
+        described.pop(volatile, None)
+    return described
+
+
+def new_model(config: Mapping[str, Any], *, seed: int, device: torch.device, precision: str) -> PreTrainedModel:
+    """Build a network with seeded random weights, drawn in fp32 whatever the precision."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(
+        _config_object(config), attn_implementation=attention_for(device), dtype=torch.float32
+    )
+    return model.to(device=device, dtype=DTYPE_OF_PRECISION[precision]).eval()
+
+
+def load_model(
+    config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *, device: torch.device, precision: str
+) -> PreTrainedModel:
+    """Build the network that `config` describes and fill it. Raises `ModelError` unless names and shapes match."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            _config_object(config), attn_implementation=attention_for(device), dtype=torch.float32
+        )
+    model = model.to_empty(device=device).to(DTYPE_OF_PRECISION[precision])
+    model.tie_weights()
+    fill(model, tensors)
+    _recompute_buffers(model)
+    return model.eval()
+
+
+def _recompute_buffers(model: PreTrainedModel) -> None:
+    """Rotary frequencies are not saved; a model made on the meta device has to compute them anew."""
+    for module in model.modules():
+        if next(module.named_buffers(recurse=False), None) is not None:
+            model._init_weights(module)
+
+
+def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy named tensors into a model's parameters. Raises `ModelError` on a missing, extra or misshapen one."""
+    wanted = dict(saved_tensors(model))
+    with torch.no_grad():
+        for name, tensor in tensors:
+            target = wanted.pop(name, None)
+            if target is None:
+                raise ModelError(f"the checkpoint has a tensor the model does not: {name}", where=name)
+            if target.shape != tensor.shape:
+                raise ModelError(
+                    "a tensor has another shape",
+                    where=name,
+                    expected=str(tuple(target.shape)),
+                    found=str(tuple(tensor.shape)),
+                )
+            target.copy_(tensor)
+    if wanted:
+        raise ModelError(f"the checkpoint lacks {len(wanted)} tensors", where=next(iter(wanted)))
+
+
+def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors that make a checkpoint: the state dict with every tied tensor once, sorted by name."""
+    seen: set[tuple[int, torch.Size]] = set()
+    kept: dict[str, Tensor] = {}
+    for name, tensor in sorted(model.state_dict().items(), key=lambda item: (_is_output(item[0]), item[0])):
+        identity = (tensor.data_ptr(), tensor.shape)
+        if tensor.numel() and identity in seen:
+            continue
+        seen.add(identity)
+        kept[name] = tensor.detach()
+    return dict(sorted(kept.items()))
+
+
+def _is_output(name: str) -> bool:
+    """Tied weights are kept under the embedding's name, the one transformers looks for."""
+    return name.split(".")[0] in {"lm_head", "embed_out"}
+
+
+def load_base(base: Base, *, device: torch.device, precision: str) -> tuple[PreTrainedModel, Tokenizer]:
+    """Load a causal language model and its tokenizer from a Hugging Face folder or hub id.
+
+    Code that comes with a model is never run. Raises `ModelError` when it cannot be loaded as a causal model.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base.model,
+            revision=base.revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation=attention_for(device),
+            dtype=DTYPE_OF_PRECISION[precision],
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(
+            "the base model cannot be loaded",
+            where=f"base.model: {base.model}",
+            expected="a folder or hub id with config.json and safetensors weights of a causal language model",
+            found=str(error).splitlines()[0][:300],
+        ) from None
+    tokenizer = Tokenizer.from_folder(base.model, revision=base.revision)
+    return model.to(device).eval(), tokenizer
+
+
+def base_digest_files(base: Base) -> list[Path]:
+    """The files of a local base model that decide what it computes; empty for a hub id."""
+    folder = Path(base.model)
+    return sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+
+
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read one safetensors file onto the CPU."""
+    return dict(load_file(path))
+
+
+def _config_object(config: Mapping[str, Any]) -> Any:
+    plain = {key: value for key, value in config.items() if key != "model_type"}
+    return AutoConfig.for_model(config["model_type"], **plain)
+
+
+def to_store(tensors: Mapping[str, Tensor]) -> dict[str, TensorData]:
+    """Turn tensors into the store's form: dtype name, shape and raw little-endian bytes."""
+    return {name: _tensor_data(tensor) for name, tensor in tensors.items()}
+
+
+def _tensor_data(tensor: Tensor) -> TensorData:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    raw = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, dtype=np.uint8)
+    return TensorData(dtype=_FROM_TORCH[tensor.dtype], shape=tuple(tensor.shape), data=memoryview(raw))
+
+
+def from_store(data: TensorData) -> Tensor:
+    """Inverse of `to_store` for one tensor; the bytes are copied."""
+    flat = torch.frombuffer(bytearray(data.data), dtype=_TO_TORCH[data.dtype]) if data.shape.count(0) == 0 else None
+    if flat is None:
+        return torch.empty(data.shape, dtype=_TO_TORCH[data.dtype])
+    return flat.reshape(data.shape)
+
+
+def block_mask(document_ids: Tensor, dtype: torch.dtype, window: int | None = None) -> Tensor:
+    """Additive mask (B, 1, T, T) from document ids (B, T): causal, and blind to every other document in the row.
+
+    Padding (id 0) attends to itself only in effect: its output is never supervised.
+    """
+    positions = document_ids.shape[1]
+    same = document_ids[:, :, None] == document_ids[:, None, :]
+    causal = torch.ones(positions, positions, dtype=torch.bool, device=document_ids.device).tril()
+    if window is not None:
+        causal &= ~causal.tril(-window)
+    allowed = same & causal
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=document_ids.device)
+    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+
+
+def hidden_states(model: Any, input_ids: Tensor, position_ids: Tensor, document_ids: Tensor) -> Tensor:
+    """Last hidden states (B, T, H) of the decoder for packed rows."""
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    dtype = torch.get_autocast_dtype(input_ids.device.type) if torch.is_autocast_enabled() else core.dtype
+    mask: Any = block_mask(document_ids, dtype)
+    layer_types = set(getattr(core.config, "layer_types", None) or [])
+    if "sliding_attention" in layer_types:
+        sliding = block_mask(document_ids, dtype, window=core.config.sliding_window)
+        mask = {"full_attention": mask, "sliding_attention": sliding}
+    output = core.get_decoder()(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False)
+    hidden: Tensor = output.last_hidden_state
+    return hidden
+
+
+def head_weight(model: Any) -> Tensor | None:
+    """The weight (V, H) when logits are exactly `hidden @ weight.T`; None when the head does more than that."""
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = core.get_output_embeddings()
+    extras = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
+    if type(head) is not nn.Linear or head.bias is not None:
+        return None
+    if any(getattr(core.config, extra, None) not in (None, 1, 1.0) for extra in extras):
+        return None
+    weight: Tensor = head.weight
+    return weight
+
+
+def logits_of(model: Any, hidden_nh: Tensor) -> Tensor:
+    """Logits (N, V) in fp32 for hidden states, with the final soft cap of Gemma 2 where the model has one."""
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    logits: Tensor = core.get_output_embeddings()(hidden_nh).float()
+    softcap = getattr(core.config, "final_logit_softcapping", None)
+    if softcap:
+        logits = torch.tanh(logits / softcap) * softcap
+    for divided in ("logits_scaling",):
+        scale = getattr(core.config, divided, None)
+        if scale:
+            logits = logits / scale
+    scale = getattr(core.config, "logit_scale", None)
+    return logits * scale if scale else logits

@@ -1,0 +1,90 @@
+"""Next-token prediction: pre-training supervises every token, fine-tuning only what the mask says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weightgate.data.batches import TokenBatch
+from weightgate.data.packing import TokenLoader
+from weightgate.train.losses import linear_cross_entropy
+from weightgate.train.models import head_weight, hidden_states, logits_of
+
+HEAD_TOLERANCE = 2e-2
+"""Largest allowed relative gap between our chunked loss and the model's own, in the precision of the run."""
+
+
+class TokenObjective(nn.Module):
+    """Cross-entropy over the supervised tokens of packed rows.
+
+    Normaliser: the supervised tokens of the whole optimizer step, over micro-batches and processes.
+    """
+
+    def __init__(self, model: Any, loader: TokenLoader, *, micro_batch: int, device: torch.device) -> None:
+        super().__init__()
+        self.model = model
+        self.loader = loader
+        self.micro_batch = micro_batch
+        self.device = device
+
+    def updates(self, step: int) -> Iterator[list[TokenBatch]]:
+        """One update a step: the step's rows of this process in micro-batches."""
+        batch = self.loader.batch(step)
+        rows = batch.input_ids.shape[0]
+        yield [
+            batch.rows(start, min(start + self.micro_batch, rows)).to(self.device)
+            for start in range(0, rows, self.micro_batch)
+        ]
+
+    def counts(self, batch: TokenBatch) -> dict[str, float]:
+        """Supervised tokens, the normaliser; and positions seen, for the speed."""
+        return {
+            "tokens": float((batch.labels != -100).sum()),
+            "positions": float((batch.document_ids != 0).sum()),
+        }
+
+    def forward(self, batch: TokenBatch, norms: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss in nats per supervised token of the whole step, and the sum of nats."""
+        nats = self.nats(batch)
+        return nats / norms["tokens"], {"loss": nats.detach() / norms["tokens"]}
+
+    def nats(self, batch: TokenBatch) -> Tensor:
+        """Sum of the cross-entropies of a batch's supervised tokens; logits exist only at those."""
+        hidden = hidden_states(self.model, batch.input_ids, batch.position_ids, batch.document_ids)
+        supervised = batch.labels != -100
+        picked, targets = hidden[supervised], batch.labels[supervised]
+        weight = head_weight(self.model)
+        if weight is not None:
+            return linear_cross_entropy(picked, weight, targets)
+        return nn.functional.cross_entropy(logits_of(self.model, picked), targets, reduction="sum")
+
+    def invariants(self, batch: TokenBatch) -> list[str]:
+        """What must hold before the first step: our loss path equals the model's own forward pass."""
+        rows = batch.rows(0, min(2, batch.input_ids.shape[0]))
+        with torch.no_grad():
+            ours = float(self.nats(rows))
+            theirs = self._model_nats(rows)
+        if abs(ours - theirs) <= HEAD_TOLERANCE * max(1.0, abs(theirs)):
+            return []
+        return [f"packed loss {ours:.4f} nats differs from the model's own unpacked loss {theirs:.4f} nats"]
+
+    def _model_nats(self, batch: TokenBatch) -> float:
+        """Nats of the same tokens, one document at a time through the model's ordinary forward pass."""
+        total = 0.0
+        for row in range(batch.input_ids.shape[0]):
+            for document in range(1, int(batch.document_ids[row].max()) + 1):
+                inside = batch.document_ids[row] == document
+                logits = self.model(input_ids=batch.input_ids[row][inside][None], use_cache=False).logits[0].float()
+                labels = batch.labels[row][inside]
+                total += float(nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=-100))
+        return total
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Nothing beyond the step number: batches are addressed by it."""
+        return {}, {}
+
+    def load_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+        """Accept what `state` returned."""
