@@ -1,0 +1,67 @@
+"""Ask a model that is in memory. The only module of the probes that needs torch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from torch import nn
+
+from weightgate.data.records import Message
+from weightgate.data.tokenizer import Tokenizer
+from weightgate.probe.probes import Probe
+from weightgate.train.sampling import generate
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointTarget:
+    """A `weightgate.probe.targets.Target` over a causal language model and its tokenizer.
+
+    `max_tokens` bounds every completion, a probe's own bound may be smaller; `batch` is how many prompts are completed
+    at once.
+    """
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    max_tokens: int
+    batch: int
+
+    def complete(self, probes: Sequence[Probe], *, samples: int, temperature: float, seed: int) -> list[list[str]]:
+        """Return `samples` completions for each probe. Probes with the same bound are completed together."""
+        by_bound: dict[int, list[int]] = defaultdict(list)
+        for index, probe in enumerate(probes):
+            by_bound[min(probe.max_tokens or self.max_tokens, self.max_tokens)].append(index)
+        results: list[list[str]] = [[] for _ in probes]
+        first_row = 0
+        for bound, indices in sorted(by_bound.items()):
+            prompts = [self._prompt_ids(probes[index]) for index in indices for _ in range(samples)]
+            texts = iter(self._generate(prompts, bound, temperature, seed, first_row))
+            for index in indices:
+                results[index] = list(islice(texts, samples))
+            first_row += len(prompts)
+        return results
+
+    def _generate(
+        self, prompts: list[list[int]], max_tokens: int, temperature: float, seed: int, first_row: int
+    ) -> list[str]:
+        completions = generate(
+            self.model,
+            prompts,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            stop_ids=self.tokenizer.stop_ids,
+            pad_id=self.tokenizer.pad_id,
+            seed=seed,
+            first_row=first_row,
+            batch=self.batch,
+        )
+        return [self.tokenizer.decode(completion.ids) for completion in completions]
+
+    def _prompt_ids(self, probe: Probe) -> list[int]:
+        """Raw text after the begin token, where there is one, or what the chat template makes of the messages."""
+        if probe.prompt is not None:
+            begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+            return begin + self.tokenizer.encode(probe.prompt)
+        return self.tokenizer.render_prompt([Message(role=role, content=text) for role, text in probe.messages])
