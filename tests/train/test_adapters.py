@@ -32,10 +32,12 @@ GPT2 = {"vocab_size": 97, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions"
 BASE = "b3:" + "0" * 64
 
 
-def tiny(model_type: str = "llama", *, auto: Any = AutoModelForCausalLM, **more: Any) -> Any:
+def tiny(
+    model_type: str = "llama", *, auto: Any = AutoModelForCausalLM, dtype: Any = torch.float32, **more: Any
+) -> Any:
     torch.manual_seed(3)
     sizes = {**GPT2, "bos_token_id": 1, "eos_token_id": 2} if model_type == "gpt2" else SIZES
-    return auto.from_config(AutoConfig.for_model(model_type, **sizes, **more)).eval()
+    return auto.from_config(AutoConfig.for_model(model_type, **sizes, **more), dtype=dtype).eval()
 
 
 def token_ids() -> Any:
@@ -133,16 +135,18 @@ def test_merging_in_fp32_is_exact_and_the_bf16_error_is_reported(model_type: str
     error = adapters.merge_error(model, token_ids())
     assert error.fp32 < 1e-5
     assert error.stored_dtype == "float32"
-    coarse = adapters.attach(tiny(model_type).bfloat16(), Adapter(rank=4), seed=1)
+    coarse = adapters.attach(tiny(model_type, dtype=torch.bfloat16), Adapter(rank=4), seed=1)
     error = adapters.merge_error(trained(coarse), token_ids())
     assert error.stored_dtype == "bfloat16"
     assert error.fp32 < 1e-5 < error.stored
 
 
 def test_a_merged_model_is_an_ordinary_one() -> None:
-    base = tiny()
+    base = tiny(dtype=torch.bfloat16)
     merged = adapters.merge(trained(adapters.attach(base, Adapter(), seed=1)))
     assert type(merged) is type(tiny())
+    assert {parameter.dtype for parameter in merged.parameters()} == {torch.bfloat16}
+    assert all(torch.equal(one, other) for one, other in zip(merged.buffers(), tiny().buffers(), strict=True))
     assert merged.state_dict().keys() == tiny().state_dict().keys()
 
 

@@ -292,9 +292,12 @@ def merge(model: PeftModel, *, dtype: torch.dtype | None = None) -> Any:
             layer.base_layer = _unpacked(layer.base_layer)
             weight = layer.base_layer.weight
             weight.add_(layer.get_delta_weight(_ADAPTER).reshape(weight.shape))
-    merged = copied.unload().to(stored)
+    merged = copied.unload()
     if hasattr(merged, "is_loaded_in_4bit"):
-        _unpack_rest(merged, stored)
+        _unpack_rest(merged)
+    # Not `merged.to(stored)`, which would round the rotary frequencies too: those are buffers, and stay fp32.
+    for parameter in merged.parameters():
+        parameter.data = parameter.data.to(stored)
     return merged.eval()
 
 
@@ -316,13 +319,13 @@ def _unpacked(linear: Any) -> Any:
     return plain.to(linear.weight.device)
 
 
-def _unpack_rest(model: Any, dtype: torch.dtype) -> None:
+def _unpack_rest(model: Any) -> None:
     """Unpack the 4-bit layers that no adapter sat on, so that the merged model is an ordinary one."""
     for name in [name for name, module in model.named_modules() if hasattr(module, "weight")]:
         module = model.get_submodule(name)
         if getattr(module.weight, "quant_state", None) is not None:
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, _unpacked(module).to(dtype))
+            setattr(model.get_submodule(parent), child, _unpacked(module))
     del model.is_loaded_in_4bit
 
 
