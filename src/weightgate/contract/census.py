@@ -27,7 +27,7 @@ class Census:
         rows: samples that can be trained on (of documents: pieces no longer than the context; of preferences: pairs).
         tokens: tokens in these rows.
         supervised_tokens: tokens that are a target of the loss (of preferences: those of the completions).
-        answers: assistant turns.
+        answers: assistant turns, before anything was cut or dropped.
         rows_without_supervision: records with no target left inside the context; they are dropped.
         rows_truncated: rows cut at the context.
         tokens_truncated: tokens lost by that.

@@ -1,0 +1,1 @@
+"""From files to batches: sources, tokenizer, chat template, packing, splits, preference pairs."""

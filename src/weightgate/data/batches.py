@@ -1,0 +1,90 @@
+"""What a loader hands to the training loop. Shapes: B rows, T tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+IGNORED = -100
+"""Label of a position without a target, as `torch.nn.functional.cross_entropy` has it by default."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenBatch:
+    """Rows of one or more documents each; every tensor is int64, (B, T).
+
+    Args:
+        input_ids: tokens, right-padded.
+        labels: already shifted: `labels[b, t]` is the target of position t, or `IGNORED`. A target never belongs to
+            another document than its position.
+        position_ids: count from 0 in each document.
+        document_ids: 0 at padding, 1, 2, ... for the documents of a row; attention must not cross them.
+        sample_ids: index of the sample in its `TokenRows`, -1 at padding.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    position_ids: Tensor
+    document_ids: Tensor
+    sample_ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def num_supervised(self) -> int:
+        """Positions with a target."""
+        return int((self.labels != IGNORED).sum())
+
+    def rows(self, start: int, stop: int) -> TokenBatch:
+        """Return rows start..stop as a batch, for micro-batches."""
+        return TokenBatch(**{name: tensor[start:stop] for name, tensor in vars(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairBatch:
+    """Chosen and rejected sequences (prompt + completion), right-padded to one common length.
+
+    Args:
+        chosen_ids, rejected_ids: int64, (B, T).
+        chosen_mask, rejected_mask: bool, (B, T), True at tokens.
+        prompt_lengths: int64, (B,): tokens before the completion.
+        pair_ids: int64, (B,): index into the `PairRows`.
+    """
+
+    chosen_ids: Tensor
+    chosen_mask: Tensor
+    rejected_ids: Tensor
+    rejected_mask: Tensor
+    prompt_lengths: Tensor
+    pair_ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.chosen_ids)
+
+    def rows(self, start: int, stop: int) -> PairBatch:
+        """Return pairs start..stop as a batch, for micro-batches."""
+        return PairBatch(**{name: tensor[start:stop] for name, tensor in vars(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptBatch:
+    """Prompts for a policy to answer, left-padded.
+
+    Args:
+        input_ids: int64, (B, T).
+        mask: bool, (B, T), True at tokens.
+        prompt_ids: int64, (B,): index into the `TokenRows`.
+    """
+
+    input_ids: Tensor
+    mask: Tensor
+    prompt_ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def token_lists(self) -> list[list[int]]:
+        """The prompts without padding."""
+        return [ids[keep].tolist() for ids, keep in zip(self.input_ids, self.mask, strict=True)]
