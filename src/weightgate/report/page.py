@@ -252,14 +252,24 @@ def measurement_cell(
         return Cell(text="not measured", detail=measurement.reason, severity=severity or "warn")
     if scale is None and measurement.unit == "share":
         scale = (0.0, 1.0)
+    value, low, high = _alike(measurement.value, measurement.low, measurement.high)
     return Cell(
-        text=f"{measurement.value:.3g}",
-        detail=f"{measurement.low:.3g} to {measurement.high:.3g}, n = {measurement.n:,}",
+        text=value,
+        detail=f"{low} to {high}, n = {measurement.n:,}",
         severity=severity,
         graphic=Interval(
             value=measurement.value, low=measurement.low, high=measurement.high, threshold=threshold, scale=scale
         ),
     )
+
+
+def _alike(*numbers: float) -> list[str]:
+    """Spell numbers with the same decimals, three significant digits for the largest, so that they line up."""
+    size = max((abs(number) for number in numbers if math.isfinite(number)), default=0.0)
+    if not size or not 1e-4 <= size < 1e5:
+        return [f"{number:.3g}" for number in numbers]
+    decimals = max(0, 2 - math.floor(math.log10(size)))
+    return [f"{number:.{decimals}f}" for number in numbers]
 
 
 def as_cell(cell: Cell | str) -> Cell:

@@ -48,7 +48,7 @@ def linear_scale(values: Iterable[float], *, ticks: int, tight: bool = False) ->
 
 
 def log_scale(values: Iterable[float], *, ticks: int) -> Scale:
-    """Cover the positive finite values: decades where there are several, 1-2-5 steps where there are few."""
+    """Cover the positive finite values: ticks at decades where there are several, else at 1-2-5, else evenly."""
     positive = [value for value in values if math.isfinite(value) and value > 0]
     low, high = (min(positive), max(positive)) if positive else (1.0, 10.0)
     if high <= low * (1 + 1e-9):
@@ -59,7 +59,10 @@ def log_scale(values: Iterable[float], *, ticks: int) -> Scale:
         places = [10.0**power for power in range(first, last + 1, stride)]
     else:
         places = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
-    return Scale(low=low, high=high, ticks=tuple(place for place in places if low <= place <= high), log=True)
+    inside = [place for place in places if low <= place <= high]
+    if len(inside) < 3:
+        inside = [tick for tick in linear_scale((low, high), ticks=ticks, tight=True).ticks if tick > 0]
+    return Scale(low=low, high=high, ticks=tuple(inside), log=True)
 
 
 def spell(value: float) -> str:
