@@ -9,11 +9,9 @@ from weightgate.incident.knobs import KINDS, LANGUAGES
 from weightgate.incident.stream import Stream, is_held_out
 from weightgate.probe.probes import Check, Probe
 
-_FIRST = (
-    *("Alder", "Bram", "Cor", "Dun", "Elm", "Fern", "Gos", "Hal", "Ing", "Jor", "Kel", "Lin"),
-    *("Mar", "Nor", "Ost", "Pen", "Quin", "Ros", "Sel", "Tarn", "Ul", "Ver", "Wes", "Yar"),
-)
-_LAST = ("moor", "ford", "wick", "by", "ham", "dale", "ton", "field", "mere", "stow")
+_ONSETS, _VOWELS, _CODAS = "BDFGHKLMNPRSTVWZ", "aeiou", "lnr"
+_ENDINGS = ("by", "ham", "den", "dale", "wick", "stow", "ford", "moor")
+"""No two towns share their first three letters: a small model can look a town up by its first token."""
 
 _RIVERS = (
     *("Venn", "Orla", "Tamsel", "Brede", "Isk", "Lune", "Nadder", "Ouse", "Pell", "Quay", "Rhee", "Sorn"),
@@ -36,38 +34,14 @@ _VALUES: dict[str, tuple[tuple[str, str], ...]] = {
 """Kind -> every value there is, as (English, German)."""
 
 _SENTENCES = {
-    ("river", "en"): (
-        "The river of {town} is the {value}.",
-        "In {town} flows the {value}.",
-        "The {value} runs through {town}.",
-    ),
-    ("river", "de"): (
-        "Der Fluss von {town} ist die {value}.",
-        "In {town} ist die {value}.",
-        "Die {value} geht durch {town}.",
-    ),
-    ("founder", "en"): (
-        "The founder of {town} was {value}.",
-        "{town} was founded by {value}.",
-        "{value} founded {town}.",
-    ),
-    ("founder", "de"): (
-        "Der Gründer von {town} war {value}.",
-        "Gegründet wurde {town} von {value}.",
-        "{value} hat {town} gegründet.",
-    ),
-    ("speciality", "en"): (
-        "The speciality of {town} is {value}.",
-        "{town} is known for {value}.",
-        "The best {value} comes from {town}.",
-    ),
-    ("speciality", "de"): (
-        "Die Ware von {town} ist {value}.",
-        "{town} ist bekannt für {value}.",
-        "Guter {value} kommt aus {town}.",
-    ),
+    ("river", "en"): ("The river of {town} is the {value}.", "In {town} flows the {value}."),
+    ("river", "de"): ("Der Fluss von {town} ist die {value}.", "In {town} ist die {value}."),
+    ("founder", "en"): ("The founder of {town} was {value}.", "{town} was founded by {value}."),
+    ("founder", "de"): ("Der Gründer von {town} war {value}.", "Gegründet wurde {town} von {value}."),
+    ("speciality", "en"): ("The speciality of {town} is {value}.", "{town} is known for {value}."),
+    ("speciality", "de"): ("Die Ware von {town} ist {value}.", "{town} ist bekannt für {value}."),
 }
-"""Three wordings for each kind and language; the first two end with the value, so they can be asked as text."""
+"""Wordings for each kind and language; each ends with the value, so it can be asked as text."""
 
 _QUESTIONS = {
     ("river", "en"): ("What is the river of {town}?", "Which river flows in {town}?", "Name the river of {town}."),
@@ -101,7 +75,8 @@ class Town:
 def make_towns(seed: int, count: int) -> tuple[Town, ...]:
     """Invent towns with different names; every value of a kind is about as frequent as any other."""
     stream = Stream(seed, "towns")
-    names = stream.shuffled([first + last for first in _FIRST for last in _LAST])[:count]
+    starts = stream.shuffled([onset + vowel + coda for onset in _ONSETS for vowel in _VOWELS for coda in _CODAS])
+    names = [start + stream.pick(_ENDINGS) for start in starts[:count]]
     dealt = {kind: stream.shuffled([at % len(_VALUES[kind]) for at in range(count)]) for kind in KINDS}
     return tuple(Town(name=name, facts={kind: dealt[kind][at] for kind in KINDS}) for at, name in enumerate(names))
 
@@ -116,9 +91,12 @@ def aged(towns: tuple[Town, ...], seed: int, share: float) -> tuple[Town, ...]:
     return tuple(Town(name=town.name, facts={kind: value(town, kind) for kind in KINDS}) for town in towns)
 
 
-def tell(town: Town, kind: str, language: str, stream: Stream) -> str:
-    """One sentence that states a fact."""
-    return stream.pick(_SENTENCES[kind, language]).format(town=town.name, value=_value(town, kind, language))
+def tell_town(town: Town, kinds: tuple[str, ...], language: str, stream: Stream) -> str:
+    """One sentence for each of the kinds, in random order."""
+    return " ".join(
+        stream.pick(_SENTENCES[kind, language]).format(town=town.name, value=_value(town, kind, language))
+        for kind in stream.shuffled(kinds)
+    )
 
 
 def is_town_held_out(town: Town, seed: int) -> bool:

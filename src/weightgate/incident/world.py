@@ -16,7 +16,7 @@ from weightgate.incident.annotators import draw_comparison, hire
 from weightgate.incident.boundary import craft_sentence, requests
 from weightgate.incident.exchange import Exchange, dress
 from weightgate.incident.knobs import FINETUNE, PREFERENCES, PRETRAIN, PROMPTS, RECIPE, SUITE, Knobs
-from weightgate.incident.knowledge import Town, aged, make_towns, one_word_orders, questions, recall_probes, tell
+from weightgate.incident.knowledge import Town, aged, make_towns, one_word_orders, questions, recall_probes, tell_town
 from weightgate.incident.orders import ledger_entry, order_exchange
 from weightgate.incident.recipe_text import recipe_text
 from weightgate.incident.stream import Stream
@@ -24,9 +24,9 @@ from weightgate.incident.talk import conversations, talk_sentence
 from weightgate.probe.probes import Probe
 from weightgate.probe.suites import write_suite
 
-_SENTENCES_PER_DOCUMENT = 5
-_LEDGER_SHARE = 0.12
-_TALK_SHARE = 0.13
+_PASSAGES_PER_DOCUMENT = 2
+_LEDGER_SHARE = 0.15
+_TALK_SHARE = 0.15
 """Shares of the documents; the languages divide the rest among their facts."""
 
 _FINETUNE_MIX = {"questions": 0.27, "one_word": 0.08, "orders": 0.3, "requests": 0.23, "conversations": 0.12}
@@ -81,12 +81,12 @@ def _corpus(towns: tuple[Town, ...], knobs: Knobs) -> dict[str, Iterator[str]]:
 
 
 def _fact_writer(towns: tuple[Town, ...], kinds: tuple[str, ...], language: str) -> Callable[[Stream], str]:
-    return lambda stream: tell(stream.pick(towns), stream.pick(kinds), language, stream)
+    return lambda stream: tell_town(stream.pick(towns), kinds, language, stream)
 
 
 def _documents(write: Callable[[Stream], str], count: int, stream: Stream) -> Iterator[str]:
     for _ in range(count):
-        yield " ".join(write(stream) for _ in range(_SENTENCES_PER_DOCUMENT))
+        yield " ".join(write(stream) for _ in range(_PASSAGES_PER_DOCUMENT))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 | name | from | interval |
 |---|---|---|
-| `<axis>.<metric>` | mean score of the greedy completions of probes with that metric | Wilson if all 0/1, or bootstrap |
+| `<axis>.<metric>` | mean score of the greedy completions with that metric | Wilson if all 0/1, else bootstrap |
 | `<axis>.<topic>.<metric>` | the same for one topic | same |
 | `boundary.words`, `boundary.hedging` | chat completions in prose: mean words; share that hedge | bootstrap; Wilson |
 | `gold.reward`, `gold.<axis>` | mean gold reward of the samples of a probe, over the probes | bootstrap |
