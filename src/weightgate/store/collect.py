@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from weightgate.errors import StoreError
-from weightgate.store.fs import Fs, is_orphan
+from weightgate.store.fs import Fs, disk_errors, is_orphan
 from weightgate.store.journal import Journal
 from weightgate.store.objects import Shelf
 from weightgate.store.records import Manifest, Result
@@ -66,13 +66,16 @@ def collect(
     old = [(shelf, each) for shelf, each in dead if shelf.age_seconds(each) >= grace_seconds]
     sizes = {each: shelf.fs.size_bytes(shelf.path(each)) for shelf, each in dead}
     now = datetime.fromtimestamp(objects.clock(), UTC)
+    # Measured first: it takes back from the trash what an earlier collection took while somebody was publishing it.
+    kept_bytes = _total_bytes(manifests, live_manifests) + _total_bytes(objects, live_objects)
     if not dry_run:
         _discard(old, now.date().isoformat(), grace_seconds)
-    purged = _purge(objects.fs, objects.root / "trash", now, trash_seconds, dry_run=dry_run)
+    with disk_errors(objects.fs, objects.root):
+        purged = _purge(objects.fs, objects.root / "trash", now, trash_seconds, dry_run=dry_run)
     return Collected(
         dry_run=dry_run,
         kept=len(live_manifests) + len(live_objects),
-        kept_bytes=_total_bytes(manifests, live_manifests) + _total_bytes(objects, live_objects),
+        kept_bytes=kept_bytes,
         young=len(dead) - len(old),
         trashed=tuple(each for _, each in old),
         trashed_bytes=sum(sizes[each] for _, each in old),
@@ -163,4 +166,5 @@ def _purge(fs: Fs, trash: Path, now: datetime, trash_seconds: float, *, dry_run:
 
 
 def _total_bytes(shelf: Shelf, digests: set[str]) -> int:
-    return sum(shelf.size_bytes(digest) for digest in digests)
+    """Return the bytes of those that are there; `verify` tells of those that are not."""
+    return sum(shelf.size_bytes(digest) for digest in digests if shelf.contains(digest))

@@ -18,8 +18,6 @@ Buffer = bytes | bytearray | memoryview
 
 ALGORITHM = "b3"
 CHUNK_BYTES = 4 * 1024 * 1024
-_THREADS_FROM_BYTES = 1024 * 1024
-"""Below this, starting the threads of the hash costs more than they save."""
 
 _DIGEST = re.compile(rf"{ALGORITHM}:[0-9a-f]{{64}}")
 
@@ -35,8 +33,11 @@ def digest_bytes(data: Buffer) -> str:
 
 
 def digest_chunks(chunks: Iterable[Buffer]) -> str:
-    """Return the digest of the chunks, one after the other."""
-    hasher = blake3(max_threads=blake3.AUTO)
+    """Return the digest of the chunks, one after the other.
+
+    On one thread: that already outruns most disks, and a pool of threads would not survive a fork.
+    """
+    hasher = blake3()
     for chunk in chunks:
         hasher.update(chunk)
     return f"{ALGORITHM}:{hasher.hexdigest()}"

@@ -6,12 +6,13 @@ at every operation, so an operation that is not in `Fs` must not be used by the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -189,26 +190,27 @@ def write_temporary(fs: Fs, folder: Path, chunks: Iterable[Buffer], *, mode: int
     Raises `StoreError` when the disk is full; then nothing is left behind.
     """
     path = folder / temporary_name()
-    written = 0
+    asked = 0
 
-    def pass_on(writer: Writer) -> Iterable[Buffer]:
-        nonlocal written
+    def pass_on(writer: Writer) -> Iterator[Buffer]:
+        nonlocal asked
         for chunk in chunks:
+            asked += len(chunk)
             writer.write(chunk)
-            written += len(chunk)
             yield chunk
 
     try:
-        writer = fs.create(path, mode)
-        try:
-            digest = digest_chunks(pass_on(writer))
-            writer.fsync()
-        finally:
-            writer.close()
-    except BaseException as error:
+        with disk_errors(fs, folder, lambda: asked):
+            writer = fs.create(path, mode)
+            try:
+                digest = digest_chunks(pass_on(writer))
+                writer.fsync()
+            finally:
+                writer.close()
+    except BaseException:
         _forget(fs, path)
-        raise _explain(fs, folder, error, written) from error
-    return Temporary(path=path, digest=digest, size_bytes=written)
+        raise
+    return Temporary(path=path, digest=digest, size_bytes=asked)
 
 
 def publish_temporary(fs: Fs, temporary: Temporary, target: Path, *, replace: bool = False) -> bool:
@@ -217,27 +219,41 @@ def publish_temporary(fs: Fs, temporary: Temporary, target: Path, *, replace: bo
     link, not rename: rename would silently replace what somebody else published in between. The folder is flushed
     even when the name was taken, because whoever took it may not have come to that yet.
     """
+    published = True
     try:
-        if replace:
-            fs.replace(temporary.path, target)
-            published = True
-        else:
-            published = _link_if_free(fs, temporary.path, target)
-            fs.unlink(temporary.path)
-        fs.fsync_folder(target.parent)
-    except OSError as error:
+        with disk_errors(fs, target.parent):
+            if replace:
+                fs.replace(temporary.path, target)
+            else:
+                published = _link_if_free(fs, temporary.path, target)
+                fs.unlink(temporary.path)
+            fs.fsync_folder(target.parent)
+    except BaseException:
         _forget(fs, temporary.path)
-        raise _explain(fs, target.parent, error, temporary.size_bytes) from error
+        raise
     return published
 
 
 def make_durable_folder(fs: Fs, path: Path) -> None:
     """Create a folder whose own name survives a loss of power. Its parent must exist."""
-    try:
+    with disk_errors(fs, path.parent):
         fs.make_folder(path)
         fs.fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def disk_errors(fs: Fs, folder: Path, needed_bytes: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """Turn what the disk refuses in this block into a `StoreError` that says what to do about it."""
+    try:
+        yield
     except OSError as error:
-        raise _explain(fs, path.parent, error, 0) from error
+        if error.errno in _DISK_FULL:
+            raise disk_full(folder, needed_bytes(), fs.free_bytes(folder)) from error
+        raise StoreError(
+            f"the disk refused: {error.strerror or error}",
+            where=str(error.filename or folder),
+            mend="check that the folder is writable, healthy, and on a filesystem that has hard links",
+        ) from error
 
 
 def require_free_space(root: Path, size_bytes: int, fs: Fs | None = None) -> None:
@@ -253,7 +269,7 @@ def disk_full(where: Path, needed_bytes: int, free_bytes: int) -> StoreError:
     return StoreError(
         "the disk is full",
         where=str(where),
-        expected=f"{needed_bytes:,} bytes free",
+        expected=f"{needed_bytes:,} bytes free" if needed_bytes else None,
         found=f"{free_bytes:,} bytes free",
         mend="free some space, then run the same command again: what was stored is intact",
     )
@@ -296,20 +312,6 @@ def _link_if_free(fs: Fs, source: Path, target: Path) -> bool:
 
 
 def _forget(fs: Fs, path: Path) -> None:
-    try:
+    # Never created, or the disk refuses: then the sweep of temporaries takes it later.
+    with contextlib.suppress(OSError):
         fs.unlink(path)
-    except OSError:
-        return  # never created, or the disk refuses: the sweep of temporaries takes it later
-
-
-def _explain(fs: Fs, folder: Path, error: BaseException, needed_bytes: int) -> BaseException:
-    """Return what to raise for `error`: a user's error where the disk is at fault, else the error itself."""
-    if not isinstance(error, OSError):
-        return error
-    if error.errno in _DISK_FULL:
-        return disk_full(folder, max(needed_bytes, 1), fs.free_bytes(folder))
-    return StoreError(
-        f"the store could not be written: {error.strerror or error}",
-        where=str(error.filename or folder),
-        mend="check that the folder is writable, on a filesystem with hard links, and healthy",
-    )

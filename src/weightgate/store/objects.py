@@ -18,7 +18,7 @@ from pathlib import Path
 
 from weightgate.errors import CorruptError, StoreError
 from weightgate.store.digest import ALGORITHM, Buffer, digest_bytes, digest_chunks, file_chunks, is_digest
-from weightgate.store.fs import Fs, make_durable_folder, publish_temporary, write_temporary
+from weightgate.store.fs import Fs, disk_errors, make_durable_folder, publish_temporary, write_temporary
 
 Clock = Callable[[], float]
 
@@ -61,8 +61,10 @@ class Shelf:
         self._ensure_folder(target.parent)
         # A name that is taken by other bytes is damage: these bytes mend it.
         damaged = self._exists(target) and not self._is_kept(temporary.digest, temporary.size_bytes)
-        publish_temporary(self.fs, temporary, target, replace=damaged)
-        self.confirm(temporary.digest)
+        if publish_temporary(self.fs, temporary, target, replace=damaged):
+            self.confirmed.add(temporary.digest)
+        else:
+            self.confirm(temporary.digest)
         return temporary.digest
 
     def contains(self, digest: str) -> bool:
@@ -79,7 +81,8 @@ class Shelf:
         """Return an object's bytes, hashed again. Raises `CorruptError`, or `StoreError` where it is missing."""
         if not self.contains(digest):
             raise self._missing(digest)
-        data = self.fs.read(self.path(digest))
+        with disk_errors(self.fs, self.root):
+            data = self.fs.read(self.path(digest))
         found = digest_bytes(data)
         if found != digest:
             raise CorruptError(
@@ -98,11 +101,12 @@ class Shelf:
 
     def confirm(self, digest: str) -> None:
         """Make an object that is there durable, and young again so that garbage collection lets it be."""
-        if digest in self.confirmed:
-            return
         path = self.path(digest)
-        self.fs.touch(path, self.clock())
-        self.fs.fsync_folder(path.parent)
+        with disk_errors(self.fs, path.parent):
+            with contextlib.suppress(PermissionError):  # another user's, in a shared store: then it keeps its age
+                self.fs.touch(path, self.clock())
+            if digest not in self.confirmed:
+                self.fs.fsync_folder(path.parent)
         self.confirmed.add(digest)
 
     def digests(self) -> Iterator[str]:
@@ -132,18 +136,19 @@ class Shelf:
             source = self.root / "trash" / date / self.name / target.name
             if self._exists(source):
                 self._ensure_folder(target.parent)
-                self.fs.touch(source, self.clock())
                 self._move(source, target)
+                self.confirm(digest)
                 return True
         return False
 
     def _move(self, source: Path, target: Path) -> None:
         """Move a file so that at every moment at least one of its two names is durable."""
-        with contextlib.suppress(FileExistsError):
-            self.fs.link(source, target)
-        self.fs.fsync_folder(target.parent)
-        self.fs.unlink(source)
-        self.fs.fsync_folder(source.parent)
+        with disk_errors(self.fs, target.parent):
+            with contextlib.suppress(FileExistsError):
+                self.fs.link(source, target)
+            self.fs.fsync_folder(target.parent)
+            self.fs.unlink(source)
+            self.fs.fsync_folder(source.parent)
 
     def _is_kept(self, digest: str, size_bytes: int) -> bool:
         """Say whether the object is there and whole, and if so make that last."""

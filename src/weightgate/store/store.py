@@ -16,8 +16,9 @@ import difflib
 import json
 import re
 import secrets
+import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,11 @@ class Store:
 
     def results(self, key: str) -> list[Result]:
         """Return every result of one key, oldest first. Two that name different checkpoints are a finding."""
-        return [self._read_result(digest) for digest in self._level_index().results_by_key(key)]
+        return [self._read_result(digest) for digest in self._ask(lambda index: index.results_by_key(key))]
 
     def result_of(self, checkpoint: str) -> Result | None:
         """Return the newest result that names a checkpoint, or None."""
-        digests = self._level_index().results_by_checkpoint(checkpoint)
+        digests = self._ask(lambda index: index.results_by_checkpoint(checkpoint))
         return self._read_result(digests[-1]) if digests else None
 
     def lineage(self) -> list[Manifest]:
@@ -177,7 +178,7 @@ class Store:
         if text in refs:
             return refs[text]
         prefix = _PREFIX.fullmatch(text)
-        found = self._level_index().with_prefix(f"{ALGORITHM}:{prefix[1]}") if prefix else []
+        found = self._ask(lambda index: index.with_prefix(f"{ALGORITHM}:{prefix[1]}")) if prefix else []
         if len(found) == 1:
             return found[0]
         raise _unresolved(text, found, list(refs))
@@ -245,6 +246,16 @@ class Store:
 
     def _read_result(self, digest: str) -> Result:
         return Result.from_json(json.loads(self.result_records.read(digest)))
+
+    def _ask(self, question: Callable[[Index], list[str]]) -> list[str]:
+        """Ask the index; one that is damaged, or cannot grow, is left for one in memory, for it must stop nobody."""
+        try:
+            return question(self._level_index())
+        except sqlite3.DatabaseError as error:
+            if not isinstance(error, sqlite3.OperationalError):
+                self._index.clear()
+            self._index = Index(path=None)
+            return question(self._level_index())
 
     def _level_index(self) -> Index:
         self._index.level(
