@@ -81,6 +81,12 @@ class CrashFs:
         self._operation()
         self._folder(path.parent).names.setdefault(path.name, Folder())
 
+    def remove_folder(self, path: Path) -> None:
+        self._operation()
+        if self._folder(path).names:
+            raise OSError(errno.ENOTEMPTY, "not empty", str(path))
+        del self._folder(path.parent).names[path.name]
+
     def fsync_folder(self, path: Path) -> None:
         self._operation()
         folder = self._folder(path)

@@ -103,6 +103,11 @@ def test_a_file_is_copied_and_left_alone(store: Store, tmp_path: Path) -> None:
     assert store.get_bytes(digest) == b"t" * 100_000
 
 
+def test_a_file_that_is_not_there_is_the_users_error(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be read"):
+        store.put_file(tmp_path / "absent")
+
+
 def test_an_object_cannot_be_written_in_place(store: Store) -> None:
     path = store.objects.path(store.put_bytes(b"x"))
     assert path.stat().st_mode & 0o777 == 0o444
@@ -245,7 +250,7 @@ def test_resolve_takes_refs_ids_and_beginnings(store: Store) -> None:
 
 def test_an_ambiguous_beginning_lists_what_it_could_mean(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     both = [publish(store, fill=1), publish(store, fill=2)]
-    monkeypatch.setattr("weightgate.store.index.Index.with_prefix", lambda self, prefix: both)
+    monkeypatch.setattr("weightgate.store.index.Index.ask", lambda *question: both)
     with pytest.raises(StoreError, match="could mean 2 checkpoints") as caught:
         store.resolve("abcdef")
     assert both[0][:12] in str(caught.value)
@@ -355,6 +360,9 @@ def test_what_was_collected_by_mistake_comes_back_until_it_is_purged(store: Stor
     purged = store.collect(dry_run=False, trash_seconds=0)
     assert (purged.purged, purged.purged_bytes, purged.young) == (1, 3, 1)
     assert not store.has(two)
+    assert list((store.root / "trash").iterdir()) == []
+    store.collect(dry_run=False, grace_seconds=0)
+    assert store.get_bytes(one) == b"one", "the trash works again after it was emptied"
 
 
 def test_collect_refuses_to_guess(store: Store) -> None:
@@ -383,7 +391,7 @@ def test_only_temporaries_of_dead_processes_of_this_host_are_swept(store: Store)
 
 
 def test_free_space_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:
-    require_free_space(tmp_path, 1)
+    require_free_space(tmp_path / "not" / "made yet", 1)
     with pytest.raises(StoreError, match="disk is full") as caught:
         require_free_space(tmp_path, 1 << 60)
     assert caught.value.expected is not None

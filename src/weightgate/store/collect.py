@@ -7,6 +7,7 @@ Two phases, because collecting is where stores lose data: the trash is read agai
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from weightgate.errors import StoreError
-from weightgate.store.fs import Fs, disk_errors, is_orphan
+from weightgate.store.fs import Fs, is_orphan
 from weightgate.store.journal import Journal
 from weightgate.store.objects import Shelf
 from weightgate.store.records import Manifest, Result
@@ -24,6 +25,8 @@ GRACE_SECONDS = 14 * DAY_SECONDS
 """An object younger than this is left alone: a stage that runs now may be about to need it."""
 TRASH_SECONDS = 7 * DAY_SECONDS
 """What has lain in the trash for longer is deleted."""
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,7 @@ def collect(
     kept_bytes = _total_bytes(manifests, live_manifests) + _total_bytes(objects, live_objects)
     if not dry_run:
         _discard(old, now.date().isoformat(), grace_seconds)
-    with disk_errors(objects.fs, objects.root):
-        purged = _purge(objects.fs, objects.root / "trash", now, trash_seconds, dry_run=dry_run)
+    purged = _purge(objects.fs, objects.root / "trash", now, trash_seconds, dry_run=dry_run)
     return Collected(
         dry_run=dry_run,
         kept=len(live_manifests) + len(live_objects),
@@ -153,15 +155,25 @@ def _discard(old: list[tuple[Shelf, str]], day: str, grace_seconds: float) -> No
 def _purge(fs: Fs, trash: Path, now: datetime, trash_seconds: float, *, dry_run: bool) -> list[int]:
     """Delete the trash of days that are over for `trash_seconds`; return the size in bytes of each file deleted."""
     sizes: list[int] = []
-    for day in fs.names(trash):
+    for day in filter(_DAY.fullmatch, fs.names(trash)):
         age_seconds = (now.date() - date.fromisoformat(day)).days * DAY_SECONDS
         if age_seconds < trash_seconds:
             continue
         for shelf in fs.names(trash / day):
-            for name in fs.names(trash / day / shelf):
-                sizes.append(fs.size_bytes(trash / day / shelf / name))
-                if not dry_run:
-                    fs.unlink(trash / day / shelf / name)
+            sizes += _purge_folder(fs, trash / day / shelf, dry_run=dry_run)
+        if not dry_run:
+            fs.remove_folder(trash / day)
+    return sizes
+
+
+def _purge_folder(fs: Fs, folder: Path, *, dry_run: bool) -> list[int]:
+    sizes = []
+    for name in fs.names(folder):
+        sizes.append(fs.size_bytes(folder / name))
+        if not dry_run:
+            fs.unlink(folder / name)
+    if not dry_run:
+        fs.remove_folder(folder)
     return sizes
 
 

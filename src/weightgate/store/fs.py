@@ -58,6 +58,9 @@ class Fs(Protocol):
     def make_folder(self, path: Path) -> None:
         """Create a folder; an existing one is fine, a missing parent is not."""
 
+    def remove_folder(self, path: Path) -> None:
+        """Remove an empty folder."""
+
     def fsync_folder(self, path: Path) -> None:
         """Return once the names in this folder would survive a loss of power."""
 
@@ -127,6 +130,10 @@ class LocalFs:
         """Create a folder; an existing one is fine."""
         path.mkdir(exist_ok=True)
 
+    def remove_folder(self, path: Path) -> None:
+        """Remove an empty folder."""
+        path.rmdir()
+
     def fsync_folder(self, path: Path) -> None:
         """Flush the names in a folder."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -170,8 +177,9 @@ class LocalFs:
         os.utime(path, (seconds, seconds))
 
     def free_bytes(self, path: Path) -> int:
-        """Return the free space of the filesystem that holds `path`."""
-        return shutil.disk_usage(path).free
+        """Return the free space of the filesystem that holds, or would hold, `path`."""
+        there = next(each for each in (path, *path.absolute().parents) if each.exists())
+        return shutil.disk_usage(there).free
 
 
 @dataclass(frozen=True, kw_only=True)

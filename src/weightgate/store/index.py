@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from weightgate.store.records import Manifest, Result
 
@@ -36,99 +37,53 @@ _NETWORK_FILESYSTEMS = (
 """Beginnings of the names of filesystems on which SQLite's shared memory file, and so WAL, does not work."""
 
 
-@dataclass(kw_only=True)
+RESULTS_BY_KEY = "SELECT id FROM results WHERE key = ? ORDER BY recorded_at, id"
+RESULTS_BY_CHECKPOINT = "SELECT id FROM results WHERE checkpoint = ? ORDER BY recorded_at, id"
+CHECKPOINTS_LIKE = "SELECT id FROM checkpoints WHERE id GLOB ? ORDER BY id"
+
+
+class Records(Protocol):
+    """The truth that the index is an index of. The readers return None for a record that cannot be read."""
+
+    def manifest_names(self) -> Iterable[str]:
+        """Return the ids of all checkpoints."""
+
+    def result_names(self) -> Iterable[str]:
+        """Return the digests of all results."""
+
+    def manifest_or_none(self, name: str) -> Manifest | None:
+        """Return one manifest."""
+
+    def result_or_none(self, name: str) -> Result | None:
+        """Return one result."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Index:
-    """The index of one store. `path` None keeps it in memory, which is also the way out where it cannot be written."""
+    """The index of one store. With `path` None nothing is kept between questions, and each reads every record."""
 
     path: Path | None
-    _memory: sqlite3.Connection | None = field(default=None, init=False)
 
-    def level(
-        self,
-        manifests: Iterable[str],
-        results: Iterable[str],
-        read_manifest: Callable[[str], Manifest | None],
-        read_result: Callable[[str], Result | None],
-    ) -> None:
-        """Bring the index level with the files: add what it lacks, drop what is gone, skip what cannot be read."""
-        with self._transaction() as database:
-            for manifest_id in _level_names(database, "checkpoints", manifests):
-                if (manifest := read_manifest(manifest_id)) is not None:
-                    row = (manifest_id, manifest.stage, manifest.stage_kind, manifest.parent, manifest.reward)
-                    database.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)", row)
-            for result_id in _level_names(database, "results", results):
-                if (result := read_result(result_id)) is not None:
-                    fields = (result_id, result.key, result.checkpoint, result.recorded_at)
-                    database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", fields)
+    def ask(self, question: str, argument: str, records: Records) -> list[str]:
+        """Bring the index level with `records` and return the names that answer one of the questions above.
 
-    def results_by_key(self, key: str) -> list[str]:
-        """Return the digests of the results of one key, oldest first."""
-        return self._column("SELECT id FROM results WHERE key = ? ORDER BY recorded_at, id", key)
-
-    def results_by_checkpoint(self, checkpoint: str) -> list[str]:
-        """Return the digests of the results that name one checkpoint, oldest first."""
-        return self._column("SELECT id FROM results WHERE checkpoint = ? ORDER BY recorded_at, id", checkpoint)
-
-    def with_prefix(self, prefix: str) -> list[str]:
-        """Return the ids of the checkpoints that begin with `prefix`, which holds no wildcard."""
-        return self._column("SELECT id FROM checkpoints WHERE id GLOB ? ORDER BY id", f"{prefix}*")
+        An index that is damaged is thrown away and one that cannot be written is left alone; either way the answer
+        comes from one in memory, for an index must stop nobody.
+        """
+        if self.path is not None:
+            try:
+                return _ask(_open_file(self.path), question, argument, records)
+            except sqlite3.OperationalError:
+                pass  # a full disk, a store that may only be read, or a writer that holds on for too long
+            except sqlite3.DatabaseError:
+                self.clear()
+        return _ask(_open_memory(), question, argument, records)
 
     def clear(self) -> None:
         """Throw the index away; the next question builds it again."""
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
         if self.path is not None:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-
-    def _column(self, query: str, argument: str) -> list[str]:
-        with self._transaction() as database:
-            return [row[0] for row in database.execute(query, (argument,))]
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        database = self._connect()
-        try:
-            database.execute("BEGIN IMMEDIATE")
-            yield database
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
-        finally:
-            if database is not self._memory:
-                database.close()
-
-    def _connect(self) -> sqlite3.Connection:
-        """Open the database, a new connection each time: one may not be carried over a fork or between threads."""
-        if self._memory is not None:
-            return self._memory
-        if self.path is None:
-            return self._in_memory()
-        try:
-            return self._open_file(self.path)
-        except sqlite3.OperationalError:
-            return self._in_memory()  # a store that cannot be written can still be read
-        except sqlite3.DatabaseError:
-            self.clear()
-            return self._open_file(self.path)
-
-    def _in_memory(self) -> sqlite3.Connection:
-        self._memory = _prepare(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
-        return self._memory
-
-    def _open_file(self, path: Path) -> sqlite3.Connection:
-        database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            mode = "DELETE" if on_network_filesystem(path.parent) else "WAL"
-            database.execute(f"PRAGMA journal_mode = {mode}")
-            database.execute("PRAGMA synchronous = FULL")
-            return _prepare(database)
-        except BaseException:
-            database.close()
-            raise
 
 
 def on_network_filesystem(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
@@ -145,22 +100,57 @@ def on_network_filesystem(folder: Path, mounts: Path = Path("/proc/self/mounts")
     return kinds[max(holding, key=lambda mount: len(mount.parts))].startswith(_NETWORK_FILESYSTEMS)
 
 
-def _prepare(database: sqlite3.Connection) -> sqlite3.Connection:
+def _ask(database: sqlite3.Connection, question: str, argument: str, records: Records) -> list[str]:
+    """Answer in one transaction. The connection ends with it: one may not be carried over a fork or between threads."""
+    with contextlib.closing(database):
+        database.execute("BEGIN IMMEDIATE")
+        _prepare(database)
+        _level(database, records)
+        names = [row[0] for row in database.execute(question, (argument,))]
+        database.execute("COMMIT")
+    return names
+
+
+def _open_memory() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", isolation_level=None)
+
+
+def _open_file(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        mode = "DELETE" if on_network_filesystem(path.parent) else "WAL"
+        database.execute(f"PRAGMA journal_mode = {mode}")
+        database.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection) -> None:
     """Create the tables in an empty database; refuse one that is not ours or of another version."""
-    database.execute("BEGIN IMMEDIATE")
     version = database.execute("PRAGMA user_version").fetchone()[0]
     owner = database.execute("PRAGMA application_id").fetchone()[0]
-    num_tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if (version, owner) != (SCHEMA_VERSION, APPLICATION_ID):
-        if num_tables:
-            database.execute("ROLLBACK")
-            raise sqlite3.DatabaseError(f"index of version {version} for application {owner:#x}")
-        for statement in _TABLES.split(";"):
-            database.execute(statement)
-        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    database.execute("COMMIT")
-    return database
+    if (version, owner) == (SCHEMA_VERSION, APPLICATION_ID):
+        return
+    if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise sqlite3.DatabaseError(f"index of version {version} for application {owner:#x}")
+    for statement in _TABLES.split(";"):
+        database.execute(statement)
+    database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _level(database: sqlite3.Connection, records: Records) -> None:
+    """Add what the index lacks and drop what is gone."""
+    for name in _level_names(database, "checkpoints", records.manifest_names()):
+        if (manifest := records.manifest_or_none(name)) is not None:
+            row = (name, manifest.stage, manifest.stage_kind, manifest.parent, manifest.reward)
+            database.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?)", row)
+    for name in _level_names(database, "results", records.result_names()):
+        if (result := records.result_or_none(name)) is not None:
+            fields = (name, result.key, result.checkpoint, result.recorded_at)
+            database.execute("INSERT INTO results VALUES (?, ?, ?, ?)", fields)
 
 
 def _level_names(database: sqlite3.Connection, table: str, names: Iterable[str]) -> list[str]:

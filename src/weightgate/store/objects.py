@@ -125,7 +125,7 @@ class Shelf:
         """Move an object into the trash of `date`, durably."""
         target = self.root / "trash" / date / self.name / self.path(digest).name
         for folder in (target.parent.parent, target.parent):
-            self._ensure_folder(folder)
+            make_durable_folder(self.fs, folder)  # each time: purging removes them
         self.confirmed.discard(digest)
         self._move(self.path(digest), target)
 

@@ -12,21 +12,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
 import secrets
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from weightgate.errors import CorruptError, StoreError
 from weightgate.store.collect import GRACE_SECONDS, TRASH_SECONDS, Collected, collect, sweep_temporaries
-from weightgate.store.digest import ALGORITHM, Buffer, canonical_json, file_chunks
-from weightgate.store.fs import Fs, LocalFs, make_durable_folder, publish_temporary, write_temporary
-from weightgate.store.index import Index
+from weightgate.store.digest import ALGORITHM, Buffer, canonical_json, file_chunks, is_digest
+from weightgate.store.fs import Fs, LocalFs, disk_errors, make_durable_folder, publish_temporary, write_temporary
+from weightgate.store.index import CHECKPOINTS_LIKE, RESULTS_BY_CHECKPOINT, RESULTS_BY_KEY, Index
 from weightgate.store.journal import Journal, RefMove, history
 from weightgate.store.objects import Clock, Shelf
 from weightgate.store.records import PART_BYTES, Manifest, Result, TensorData, TensorEntry, tensor_bytes
@@ -49,6 +48,7 @@ class Store:
         self.result_records = Shelf(fs=fs, root=root, name="results", fan_out=False, clock=clock)
         self.journal = Journal(fs=fs, root=root, clock=clock)
         self._index = index
+        self._records = _Records(self)
 
     @classmethod
     def create(cls, root: Path, *, fs: Fs | None = None, index: Index | None = None, clock: Clock = time.time) -> Store:
@@ -80,9 +80,15 @@ class Store:
         return self.objects.put(data)
 
     def put_file(self, path: Path) -> str:
-        """Keep a copy of a file durably and return its digest; the file itself is left alone."""
-        with path.open("rb") as file:
-            return self.objects.put_chunks(file_chunks(file))
+        """Keep a copy of a file durably and return its digest; the file itself is left alone.
+
+        Raises `StoreError` when it cannot be read or the disk is full.
+        """
+        try:
+            with path.open("rb") as file:
+                return self.objects.put_chunks(file_chunks(file))
+        except OSError as error:
+            raise StoreError(f"the file cannot be read: {error.strerror or error}", where=str(path)) from error
 
     def get_bytes(self, digest: str) -> bytes:
         """Return an object's bytes, hashed again. Raises `CorruptError`, or `StoreError` where it is missing."""
@@ -134,12 +140,12 @@ class Store:
 
     def results(self, key: str) -> list[Result]:
         """Return every result of one key, oldest first. Two that name different checkpoints are a finding."""
-        return [self._read_result(digest) for digest in self._ask(lambda index: index.results_by_key(key))]
+        return [self.read_result(digest) for digest in self._index.ask(RESULTS_BY_KEY, key, self._records)]
 
     def result_of(self, checkpoint: str) -> Result | None:
         """Return the newest result that names a checkpoint, or None."""
-        digests = self._ask(lambda index: index.results_by_checkpoint(checkpoint))
-        return self._read_result(digests[-1]) if digests else None
+        digests = self._index.ask(RESULTS_BY_CHECKPOINT, checkpoint, self._records)
+        return self.read_result(digests[-1]) if digests else None
 
     def lineage(self) -> list[Manifest]:
         """Return the manifests of all checkpoints, ancestors first, then by stage name and id."""
@@ -177,8 +183,10 @@ class Store:
         refs = self.refs()
         if text in refs:
             return refs[text]
+        if is_digest(text) and self.manifests.contains(text):
+            return text
         prefix = _PREFIX.fullmatch(text)
-        found = self._ask(lambda index: index.with_prefix(f"{ALGORITHM}:{prefix[1]}")) if prefix else []
+        found = self._index.ask(CHECKPOINTS_LIKE, f"{ALGORITHM}:{prefix[1]}*", self._records) if prefix else []
         if len(found) == 1:
             return found[0]
         raise _unresolved(text, found, list(refs))
@@ -193,15 +201,16 @@ class Store:
         self, *, dry_run: bool = True, grace_seconds: float = GRACE_SECONDS, trash_seconds: float = TRASH_SECONDS
     ) -> Collected:
         """Move to the trash what no ref, past or present, and no result needs. See `collect.collect`."""
-        return collect(
-            self.objects,
-            self.manifests,
-            self.result_records,
-            self.journal,
-            dry_run=dry_run,
-            grace_seconds=grace_seconds,
-            trash_seconds=trash_seconds,
-        )
+        with disk_errors(self.fs, self.root):
+            return collect(
+                self.objects,
+                self.manifests,
+                self.result_records,
+                self.journal,
+                dry_run=dry_run,
+                grace_seconds=grace_seconds,
+                trash_seconds=trash_seconds,
+            )
 
     def sweep_temporaries(self) -> int:
         """Remove the temporaries of processes of this host that are gone; return how many bytes that freed."""
@@ -210,7 +219,7 @@ class Store:
     def rebuild_index(self) -> None:
         """Throw the index away and build it again from the files."""
         self._index.clear()
-        self._level_index()
+        self._index.ask(RESULTS_BY_KEY, "", self._records)
 
     def _put_tensor(self, tensor: TensorData) -> TensorEntry:
         view = tensor.view()
@@ -244,34 +253,31 @@ class Store:
         self.manifests.confirm(checkpoint)
         return manifest
 
-    def _read_result(self, digest: str) -> Result:
+    def read_result(self, digest: str) -> Result:
+        """Return one result by the digest that `add_result` gave. Raises `StoreError` or `CorruptError`."""
         return Result.from_json(json.loads(self.result_records.read(digest)))
 
-    def _ask(self, question: Callable[[Index], list[str]]) -> list[str]:
-        """Ask the index; one that is damaged, or cannot grow, is left for one in memory, for it must stop nobody."""
-        try:
-            return question(self._level_index())
-        except sqlite3.DatabaseError as error:
-            if not isinstance(error, sqlite3.OperationalError):
-                self._index.clear()
-            self._index = Index(path=None)
-            return question(self._level_index())
 
-    def _level_index(self) -> Index:
-        self._index.level(
-            self.manifests.digests(),
-            self.result_records.digests(),
-            lambda digest: _unless_damaged(self.manifest, digest),
-            lambda digest: _unless_damaged(self._read_result, digest),
-        )
-        return self._index
+class _Records:
+    """A store as its index sees it."""
 
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
-def _unless_damaged(read: Any, digest: str) -> Any:
-    """Return what `read` returns, or None for a record that `verify` will report."""
-    try:
-        return read(digest)
-    except (StoreError, ValueError):
+    def manifest_names(self) -> Iterator[str]:
+        return self._store.manifests.digests()
+
+    def result_names(self) -> Iterator[str]:
+        return self._store.result_records.digests()
+
+    def manifest_or_none(self, name: str) -> Manifest | None:
+        with contextlib.suppress(StoreError, ValueError):
+            return self._store.manifest(name)
+        return None
+
+    def result_or_none(self, name: str) -> Result | None:
+        with contextlib.suppress(StoreError, ValueError):
+            return self._store.read_result(name)
         return None
 
 
