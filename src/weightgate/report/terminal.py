@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 from rich import box
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
@@ -23,6 +22,7 @@ from weightgate.report.page import (
     GateVerdict,
     Headline,
     KeyValues,
+    LabelledText,
     Lane,
     LaneStage,
     LineChart,
@@ -42,6 +42,8 @@ _WORDS: dict[Severity, str] = {"pass": "ok", "note": "note", "warn": "warning", 
 _VERDICT_STYLES = {"passed": "green", "failed": "bold red", "waived": "yellow", "not measured": "yellow"}
 _LEVELS, _ASCII_LEVELS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 _SPARK_WIDTH = 32
+_PANEL_WIDTH, _LANE_WIDTH = 36, 110
+"""Terminal columns: of a sparkline, of the narrowest readable completion, of a stage on one line."""
 
 
 def render_terminal(page: Page, console: Console) -> None:
@@ -89,7 +91,7 @@ def _render(block: Block, console: Console) -> RenderableType:
         case Headline():
             return _headline(block)
         case Lane():
-            return _lane(block)
+            return _lane(block, console.width)
         case LineChart():
             return _chart(block, _ASCII_LEVELS if console.options.ascii_only else _LEVELS)
         case Table():
@@ -99,7 +101,7 @@ def _render(block: Block, console: Console) -> RenderableType:
         case Findings():
             return Group(*_titled(block.title), *(_finding(finding) for finding in block.findings))
         case SideBySide():
-            return _side_by_side(block)
+            return _side_by_side(block, console.width)
         case Prose():
             return Text(visible(block.text))
 
@@ -126,21 +128,21 @@ def _headline(block: Headline) -> RenderableType:
     return Group(*lines)
 
 
-def _lane(block: Lane) -> RenderableType:
-    """Show one line a stage, and under a stage what is not in order."""
+def _lane(block: Lane, width: int) -> RenderableType:
+    """Show one line a stage, or two in a narrow terminal, then what is not in order."""
     grid = Grid.grid(padding=(0, 2))
-    for _ in range(5):
-        grid.add_column(no_wrap=True)
-    grid.add_column()
     for stage in block.stages:
-        grid.add_row(
-            Text(one_line(stage.name), style="bold"),
-            Text(one_line(stage.kind), style="dim"),
-            _badge(stage.severity, stage.state),
+        line = (Text(one_line(stage.name), style="bold"), _badge(stage.severity, stage.state), _gates(stage.gates))
+        rest = (
             Text(one_line(stage.short_id), style="dim"),
             Text(one_line(stage.cost)),
-            _gates(stage.gates),
+            Text(one_line(stage.kind), "dim"),
         )
+        if width >= _LANE_WIDTH:
+            grid.add_row(*line, *rest)
+        else:
+            grid.add_row(*line)
+            grid.add_row("", rest[0], Text("  ").join(part for part in rest[1:] if part))
     return Group(grid, *(line for stage in block.stages for line in _troubles(stage)))
 
 
@@ -217,12 +219,21 @@ def _finding(finding: Finding) -> RenderableType:
     return Group(headline, Padding(Group(*lines), (0, 0, 0, 4))) if lines else headline
 
 
-def _side_by_side(block: SideBySide) -> RenderableType:
-    """Show the prompt, then the completions in panels next to each other where they fit."""
+def _side_by_side(block: SideBySide, width: int) -> RenderableType:
+    """Show the prompt, then the completions in panels next to each other where each gets room to read."""
     prompt = Text.assemble(Text("prompt  ", style="dim"), visible(block.prompt))
-    panels = []
-    for text in block.texts:
-        title = Text(one_line(f"{text.label}  {text.note}"))
-        border = _STYLES[text.severity] if text.severity else "dim"
-        panels.append(Panel(Text(visible(text.text)), title=title, title_align="left", border_style=border))
-    return Group(*_titled(block.title), prompt, Columns(panels, equal=True, expand=True))
+    panels = [_panel(text) for text in block.texts]
+    if width < _PANEL_WIDTH * len(panels):
+        return Group(*_titled(block.title), prompt, *panels)
+    grid = Grid.grid(expand=True)
+    for _ in panels:
+        grid.add_column(ratio=1)
+    grid.add_row(*panels)
+    return Group(*_titled(block.title), prompt, grid)
+
+
+def _panel(text: LabelledText) -> Panel:
+    """Frame one completion."""
+    title = Text(one_line(f"{text.label}  {text.note}"))
+    border = _STYLES[text.severity] if text.severity else "dim"
+    return Panel(Text(visible(text.text)), title=title, title_align="left", border_style=border)

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+_SMALLEST, _LARGEST = 1e-290, 1e290
+"""Magnitudes an axis can show: beyond them, differences and steps underflow or overflow."""
+
 _SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -34,9 +37,9 @@ def linear_scale(values: Iterable[float], *, ticks: int, tight: bool = False) ->
 
     `tight` ends the axis at the data instead of at the next tick.
     """
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if abs(value) <= _LARGEST]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-    if not high - low > 1e-9 * max(abs(low), abs(high)):
+    if high - low <= max(_SMALLEST, 1e-9 * max(abs(low), abs(high))):
         margin = abs(low) * 0.1 or 1.0
         low, high = low - margin, high + margin
     step = _nice_step((high - low) / max(1, ticks))
@@ -49,7 +52,7 @@ def linear_scale(values: Iterable[float], *, ticks: int, tight: bool = False) ->
 
 def log_scale(values: Iterable[float], *, ticks: int) -> Scale:
     """Cover the positive finite values: ticks at decades where there are several, else at 1-2-5, else evenly."""
-    positive = [value for value in values if math.isfinite(value) and value > 0]
+    positive = [value for value in values if _SMALLEST <= value <= _LARGEST]
     low, high = (min(positive), max(positive)) if positive else (1.0, 10.0)
     if high <= low * (1 + 1e-9):
         low, high = low / 2, high * 2
