@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
+import torch
 from torch import Tensor
 
 IGNORED = -100
@@ -11,7 +13,24 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TokenBatch:
+class _Batch:
+    """Tensors that all have the batch as their first dimension."""
+
+    def __len__(self) -> int:
+        first: Tensor = getattr(self, fields(self)[0].name)
+        return len(first)
+
+    def rows(self, start: int, stop: int) -> Self:
+        """Return rows start..stop as a batch, for micro-batches."""
+        return type(self)(**{name: tensor[start:stop] for name, tensor in vars(self).items()})
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch on a device."""
+        return type(self)(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenBatch(_Batch):
     """Rows of one or more documents each; every tensor is int64, (B, T).
 
     Args:
@@ -20,30 +39,29 @@ class TokenBatch:
             another document than its position.
         position_ids: count from 0 in each document.
         document_ids: 0 at padding, 1, 2, ... for the documents of a row; attention must not cross them.
-        sample_ids: index of the sample in its `TokenRows`, -1 at padding.
     """
 
     input_ids: Tensor
     labels: Tensor
     position_ids: Tensor
     document_ids: Tensor
-    sample_ids: Tensor
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
 
     @property
     def num_supervised(self) -> int:
         """Positions with a target."""
         return int((self.labels != IGNORED).sum())
 
-    def rows(self, start: int, stop: int) -> TokenBatch:
-        """Return rows start..stop as a batch, for micro-batches."""
-        return TokenBatch(**{name: tensor[start:stop] for name, tensor in vars(self).items()})
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HoldoutBatch:
+    """Rows to measure. `sample_ids` int64, (B, T): index of each token's sample in its `TokenRows`, -1 at padding."""
+
+    batch: TokenBatch
+    sample_ids: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PairBatch:
+class PairBatch(_Batch):
     """Chosen and rejected sequences (prompt + completion), right-padded to one common length.
 
     Args:
@@ -60,31 +78,21 @@ class PairBatch:
     prompt_lengths: Tensor
     pair_ids: Tensor
 
-    def __len__(self) -> int:
-        return len(self.chosen_ids)
-
-    def rows(self, start: int, stop: int) -> PairBatch:
-        """Return pairs start..stop as a batch, for micro-batches."""
-        return PairBatch(**{name: tensor[start:stop] for name, tensor in vars(self).items()})
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PromptBatch:
+class PromptBatch(_Batch):
     """Prompts for a policy to answer, left-padded.
 
     Args:
-        input_ids: int64, (B, T).
+        ids: int64, (B, T).
         mask: bool, (B, T), True at tokens.
         prompt_ids: int64, (B,): index into the `TokenRows`.
     """
 
-    input_ids: Tensor
+    ids: Tensor
     mask: Tensor
     prompt_ids: Tensor
 
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
     def token_lists(self) -> list[list[int]]:
         """The prompts without padding."""
-        return [ids[keep].tolist() for ids, keep in zip(self.input_ids, self.mask, strict=True)]
+        return [ids[keep].tolist() for ids, keep in zip(self.ids, self.mask, strict=True)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from weightgate.data.batches import IGNORED, PairBatch, PromptBatch, TokenBatch
+from weightgate.data.batches import IGNORED, HoldoutBatch, PairBatch, PromptBatch, TokenBatch
 from weightgate.data.order import EpochOrder, permutation
 from weightgate.data.rows import PairRows, TokenRows
 
@@ -57,6 +59,17 @@ def _best_fit(samples: list[int], lengths: list[int], context: int) -> list[list
     return rows
 
 
+Loader = TypeVar("Loader", "TokenLoader", "PairLoader", "PromptLoader")
+
+
+def _sharded(loader: Loader, rank: int, world: int) -> Loader:
+    if not 0 <= rank < world:
+        raise ValueError(f"rank {rank} outside 0..{world - 1}")
+    part = copy.copy(loader)
+    part._rank, part._world = rank, world
+    return part
+
+
 class TokenLoader:
     """Batches of packed or single samples, each sample once per epoch.
 
@@ -69,23 +82,34 @@ class TokenLoader:
         pad_id: fills the ends of rows; what is padding is said by `document_ids`.
     """
 
-    def __init__(self, *, rows: TokenRows, context: int, batch: int, seed: int, packing: bool, pad_id: int) -> None:
+    def __init__(self, *, rows: TokenRows, context: int, batch: int, seed: int, packing: bool, pad_id: int = 0) -> None:
         self.rows = rows
         self.context = context
         self.seed = seed
         self.packing = packing
         self.pad_id = pad_id
+        self._rank, self._world = 0, 1
         self._order = EpochOrder(self._rows_of, batch)
+
+    def shard(self, rank: int, world: int) -> TokenLoader:
+        """The same batches, but of each only the rows rank, rank + world, ...
+
+        A batch is filled up with rows of padding to a multiple of `world`, and is equally wide everywhere, so that all
+        processes have tensors of one shape.
+        """
+        return _sharded(self, rank, world)
 
     def num_batches(self, epoch: int) -> int:
         """Batches in an epoch; with packing it can differ from epoch to epoch."""
         return self._order.num_batches(epoch)
 
-    def num_steps(self, *, epochs: float | None = None, tokens: int | None = None) -> int:
-        """Steps that so many passes, or about so many tokens, take; rounded up to whole steps."""
-        if (epochs is None) == (tokens is None):
-            raise ValueError("say either epochs or tokens")
-        return self._order.num_steps(epochs if epochs is not None else (tokens or 0) / self.rows.num_tokens)
+    def steps_in_epochs(self, epochs: float) -> int:
+        """Steps that so many passes take, rounded up to whole steps."""
+        return self._order.num_steps(epochs)
+
+    def steps_for_tokens(self, tokens: int) -> int:
+        """Steps that see about so many tokens, rounded up to whole steps."""
+        return self._order.num_steps(tokens / self.rows.num_tokens)
 
     def locate(self, step: int) -> tuple[int, int]:
         """(epoch, batch within it) of a global step, all from 0."""
@@ -95,15 +119,11 @@ class TokenLoader:
         """Sample indices of every row of the batch, over all processes."""
         return self._order.rows_at(step)
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> TokenBatch:
-        """The batch of a step; with `world` > 1, the rows rank, rank + world, ... of it.
-
-        It is filled up with rows of padding to a multiple of `world`, and is equally wide everywhere, so that all
-        processes have tensors of one shape.
-        """
+    def batch(self, step: int) -> TokenBatch:
+        """The batch of a step, or this process's share of it."""
         rows = self.samples(step)
-        rows = rows + [[] for _ in range(-len(rows) % world)]
-        return token_batch(self.rows, rows[rank::world], self._width(rows), self.pad_id)
+        rows = rows + [[] for _ in range(-len(rows) % self._world)]
+        return token_batch(self.rows, rows[self._rank :: self._world], self._width(rows), self.pad_id)
 
     def _rows_of(self, epoch: int) -> list[list[int]]:
         order = permutation(len(self.rows), self.seed, epoch)
@@ -125,7 +145,6 @@ def token_batch(rows: TokenRows, members: Sequence[Sequence[int]], width: int, p
     shape = (len(members), width)
     input_ids, labels = np.full(shape, pad_id, np.int64), np.full(shape, IGNORED, np.int64)
     positions, documents = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    samples = np.full(shape, -1, np.int64)
     for row, indices in enumerate(members):
         start = 0
         for document, index in enumerate(indices, start=1):
@@ -136,38 +155,50 @@ def token_batch(rows: TokenRows, members: Sequence[Sequence[int]], width: int, p
             labels[row, start : end - 1] = np.where(supervised[1:], tokens[1:].astype(np.int64), IGNORED)
             positions[row, start:end] = np.arange(end - start)
             documents[row, start:end] = document
-            samples[row, start:end] = index
             start = end
     return TokenBatch(
         input_ids=torch.from_numpy(input_ids),
         labels=torch.from_numpy(labels),
         position_ids=torch.from_numpy(positions),
         document_ids=torch.from_numpy(documents),
-        sample_ids=torch.from_numpy(samples),
     )
 
 
-def holdout_batches(rows: TokenRows, context: int, batch: int, pad_id: int) -> Iterator[TokenBatch]:
+def holdout_batches(rows: TokenRows, context: int, batch: int, pad_id: int) -> Iterator[HoldoutBatch]:
     """Yield every sample once, packed, in a fixed order; `sample_ids` say whose nats are whose."""
     packed = pack(rows.lengths, context, np.arange(len(rows)))
     for start in range(0, len(packed), batch):
-        yield token_batch(rows, packed[start : start + batch], context, pad_id)
+        members = packed[start : start + batch]
+        laid_out = token_batch(rows, members, context, pad_id)
+        owners = torch.full((len(members), len(laid_out.input_ids[0])), -1, dtype=torch.int64)
+        for row, indices in enumerate(members):
+            inside = laid_out.document_ids[row] > 0
+            owners[row, inside] = torch.tensor(indices)[laid_out.document_ids[row, inside] - 1]
+        yield HoldoutBatch(batch=laid_out, sample_ids=owners)
 
 
 class PairLoader:
     """Batches of preference pairs, each pair once per epoch; see `TokenLoader` for the arguments."""
 
-    def __init__(self, *, rows: PairRows, batch: int, seed: int, pad_id: int) -> None:
+    def __init__(self, *, rows: PairRows, batch: int, seed: int, pad_id: int = 0) -> None:
         self.rows = rows
         self.seed = seed
         self.pad_id = pad_id
+        self._rank, self._world = 0, 1
         self._order = EpochOrder(self._rows_of, batch)
+
+    def shard(self, rank: int, world: int) -> PairLoader:
+        """The same batches, but of each only the pairs rank, rank + world, ...
+
+        Processes can have unequally many pairs, and none at the end of a small epoch.
+        """
+        return _sharded(self, rank, world)
 
     def num_batches(self, epoch: int) -> int:
         """Batches in an epoch."""
         return self._order.num_batches(epoch)
 
-    def num_steps(self, *, epochs: float) -> int:
+    def steps_in_epochs(self, epochs: float) -> int:
         """Steps that so many passes take, rounded up to whole steps."""
         return self._order.num_steps(epochs)
 
@@ -175,14 +206,11 @@ class PairLoader:
         """(epoch, batch within it) of a global step, all from 0."""
         return self._order.locate(step)
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> PairBatch:
-        """The batch of a step; with `world` > 1, the pairs rank, rank + world, ... of it.
-
-        Processes can have unequally many pairs, and none at the end of a small epoch.
-        """
+    def batch(self, step: int) -> PairBatch:
+        """The batch of a step, or this process's share of it."""
         pairs = [index for row in self._order.rows_at(step) for index in row]
         width = _round_up(int(self.rows.lengths[pairs].max()))
-        return pair_batch(self.rows, pairs[rank::world], width, self.pad_id)
+        return pair_batch(self.rows, pairs[self._rank :: self._world], width, self.pad_id)
 
     def _rows_of(self, epoch: int) -> list[list[int]]:
         return [[index] for index in permutation(len(self.rows), self.seed, epoch).tolist()]
@@ -205,21 +233,26 @@ def pair_batch(rows: PairRows, pairs: Sequence[int], width: int, pad_id: int) ->
 class PromptLoader:
     """Prompts for a policy: always `batch` of them, passing on into the next epoch where one ends."""
 
-    def __init__(self, *, rows: TokenRows, batch: int, seed: int, pad_id: int) -> None:
+    def __init__(self, *, rows: TokenRows, batch: int, seed: int, pad_id: int = 0) -> None:
         self.rows = rows
         self.size = batch
         self.seed = seed
         self.pad_id = pad_id
+        self._rank, self._world = 0, 1
         self._kept: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> PromptBatch:
-        """The batch of a step; with `world` > 1, the prompts rank, rank + world, ... of it."""
+    def shard(self, rank: int, world: int) -> PromptLoader:
+        """The same batches, but of each only the prompts rank, rank + world, ..."""
+        return _sharded(self, rank, world)
+
+    def batch(self, step: int) -> PromptBatch:
+        """The batch of a step, or this process's share of it."""
         if len(self.rows) == 0:
             raise ValueError("a loader needs at least one sample")
         places = range(step * self.size, (step + 1) * self.size)
         prompts = [self._prompt_at(place) for place in places]
         width = int(self.rows.lengths[prompts].max())
-        return prompt_batch(self.rows, prompts[rank::world], width, self.pad_id)
+        return prompt_batch(self.rows, prompts[self._rank :: self._world], width, self.pad_id)
 
     def _prompt_at(self, place: int) -> int:
         epoch, index = divmod(place, len(self.rows))
@@ -231,7 +264,7 @@ class PromptLoader:
 def prompt_batch(rows: TokenRows, prompts: Sequence[int], width: int, pad_id: int) -> PromptBatch:
     """Lay out prompts, left-padded to `width` tokens."""
     ids, mask = _padded([rows.sample(index)[0] for index in prompts], width, pad_id, left=True)
-    return PromptBatch(input_ids=ids, mask=mask, prompt_ids=torch.tensor(list(prompts), dtype=torch.int64))
+    return PromptBatch(ids=ids, mask=mask, prompt_ids=torch.tensor(list(prompts), dtype=torch.int64))
 
 
 def _padded(

@@ -37,6 +37,12 @@ TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE = "tokenizer.json", "tokenizer_config
 Supervised = tuple[list[int], list[bool]]
 """(ids, supervised): for each id, whether it is to be predicted."""
 
+_GENERIC_CLASS = "PreTrainedTokenizerFast"
+_LOAD_KEYS = ("is_local", "local_files_only", "name_or_path")
+
+_MARK = "qxz7"
+"""Content that occurs in no template, to find where a turn ends."""
+
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -68,7 +74,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def _own_files(backend: tokenizers.Tokenizer) -> dict[str, bytes]:
     config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": _GENERIC_CLASS,
         "bos_token": BOS,
         "eos_token": EOS,
         "pad_token": PAD,
@@ -118,6 +124,7 @@ class Tokenizer:
         with tempfile.TemporaryDirectory() as name:
             library.save_pretrained(name)
             files = {file.name: file.read_bytes() for file in sorted(Path(name).iterdir()) if file.is_file()}
+        files[CONFIG_FILE] = _portable_config(files[CONFIG_FILE])
         return _wrap(library, files)
 
     def files(self) -> dict[str, bytes]:
@@ -185,6 +192,11 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenise many texts at once; see `encode`."""
         return [encoding.ids for encoding in self.plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_control(self, text: str) -> list[int]:
+        """Tokenise text in which control tokens are written out and meant as such; no token is added."""
+        known = self._control_ids.get(text)
+        return [known] if known is not None else self.control.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Turn ids into text; bytes that are not UTF-8 become U+FFFD."""
@@ -254,12 +266,12 @@ class Tokenizer:
 
     @cached_property
     def _control_ids(self) -> dict[str, int]:
-        return {token: index for index, token in sorted(self._special_texts.items())}
+        tokens = {self.control.id_to_token(index): index for index in sorted(self.special_ids)}
+        return {token: index for token, index in tokens.items() if token}
 
     @cached_property
-    def _special_texts(self) -> dict[int, str]:
-        tokens = {index: self.control.id_to_token(index) for index in self.special_ids}
-        return {index: token for index, token in tokens.items() if token}
+    def _control_pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._control_ids)))
 
     @cached_property
     def _writes_control_tokens_itself(self) -> bool:
@@ -268,27 +280,23 @@ class Tokenizer:
     def _refuse_control_tokens(self, messages: Sequence[Message]) -> None:
         """After rendering by Jinja, nobody can tell a token that the content forged from one of the template."""
         for message in messages:
-            for token in self._control_ids:
-                if token in message.content:
-                    raise TemplateError(
-                        "a message holds a control token of the base model",
-                        expected="plain text",
-                        found=token,
-                        mend="remove it from the record",
-                    )
+            found = self._control_pattern.search(message.content)
+            if found:
+                raise TemplateError(
+                    "a message holds a control token of the base model",
+                    expected="plain text",
+                    found=found.group(),
+                    mend="remove it from the record",
+                )
 
     def _end_of_turn(self) -> int | None:
         """The first control token after the content of an answer."""
         if self.template is None:
             return None
-        messages = [Message(role="user", content="a"), Message(role="assistant", content="b")]
+        messages = [Message(role="user", content=_MARK), Message(role="assistant", content=_MARK)]
         written = "".join(piece.text for piece in self.pieces(messages, False) if piece.supervised)
-        after = self._encode_control(written[written.rfind("b") + 1 :])
+        after = self.encode_control(written.partition(_MARK)[2])
         return next((index for index in after if index in self.special_ids), None)
-
-    def _encode_control(self, text: str) -> list[int]:
-        known = self._control_ids.get(text)
-        return [known] if known is not None else self.control.encode(text, add_special_tokens=False).ids
 
     def _encode_pieces(self, batch: Sequence[Sequence[Piece]]) -> list[Supervised]:
         texts = [piece.text for pieces in batch for piece in pieces if not piece.control]
@@ -298,7 +306,7 @@ class Tokenizer:
             ids: list[int] = []
             supervised: list[bool] = []
             for piece in pieces:
-                new = self._encode_control(piece.text) if piece.control else next(plain)
+                new = self.encode_control(piece.text) if piece.control else next(plain)
                 ids += new
                 supervised += self._supervision(piece, new)
             rendered.append((ids, supervised))
@@ -330,14 +338,24 @@ def _load(name: str, revision: str | None) -> Any:
     return library
 
 
+def _portable_config(data: bytes) -> bytes:
+    """Drop what says where the tokenizer was loaded from, and name the class as every version knows it."""
+    config = {key: value for key, value in json.loads(data).items() if key not in _LOAD_KEYS}
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = _GENERIC_CLASS
+    return json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False).encode()
+
+
 def _wrap(library: Any, files: Mapping[str, bytes]) -> Tokenizer:
     template = library.chat_template
+    if isinstance(template, dict):  # several named templates
+        template = template.get("default")
     return Tokenizer(
         contents=dict(files),
         library=library,
         plain=_backend(library, encode_special_tokens=True),
         control=_backend(library, encode_special_tokens=False),
-        template=template if isinstance(template, str) else None,
+        template=template,
     )
 
 
