@@ -308,6 +308,17 @@ def test_verify_finds_damaged_records_and_history(store: Store) -> None:
     assert found == {base, record, "journal"}
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_changed_move_is_found_the_newest_too(store: Store, number: int) -> None:
+    one, two = publish(store, fill=1), publish(store, fill=2)
+    store.set_ref("live", one, old=None, why="test")
+    store.set_ref("live", two, old=one, why="test")
+    damage(store.root / "journal" / f"{number:010d}.json", lambda data: data.replace(two.encode(), one.encode(), 1))
+    damage(store.root / "journal" / f"{number:010d}.json", lambda data: data.replace(b'"why":"test"', b'"why":"best"'))
+    with pytest.raises(CorruptError, match="history of the refs is broken"):
+        Store.open(store.root).refs()
+
+
 def test_a_gap_in_the_history_is_found(store: Store) -> None:
     base = publish(store)
     for name in ("a", "b", "c"):

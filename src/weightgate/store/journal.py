@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from weightgate.errors import CorruptError, StoreError
-from weightgate.store.digest import canonical_json, digest_bytes
+from weightgate.store.digest import canonical_json, digest_json
 from weightgate.store.fs import Fs, publish_temporary, write_temporary
 from weightgate.store.records import SCHEMA
 
@@ -44,9 +44,14 @@ class RefMove:
     at: str
     schema: int = SCHEMA
 
+    @property
+    def digest(self) -> str:
+        """The digest of the fields, kept with them and as `previous` in the next move."""
+        return digest_json(asdict(self))
+
     def to_bytes(self) -> bytes:
-        """Return the canonical JSON; its digest is what the next move holds as `previous`."""
-        return canonical_json(asdict(self))
+        """Return the canonical JSON, digest included: the newest move has no next one to vouch for it."""
+        return canonical_json(asdict(self) | {"digest": self.digest})
 
 
 @dataclass(kw_only=True)
@@ -69,7 +74,7 @@ class Journal:
         while (data := self._read(len(self._moves) + 1)) is not None:
             move = _parse(data, len(self._moves) + 1, self._head, self.folder)
             self._moves.append(move)
-            self._head = digest_bytes(data)
+            self._head = move.digest
         self._refuse_gap()
         return list(self._moves)
 
@@ -142,17 +147,19 @@ def _parse(data: bytearray, sequence: int, previous: str | None, folder: Path) -
     where = str(folder / f"{sequence:010d}.json")
     mend = "copy the entry from a backup; no ref may be trusted until then"
     try:
-        move = RefMove(**_as_map(json.loads(data)))
+        fields = _as_map(json.loads(data))
+        claimed = fields.pop("digest", None)
+        move = RefMove(**fields)
     except (ValueError, TypeError) as error:
         raise CorruptError(
             "an entry of the refs' history cannot be read", where=where, found=str(error), mend=mend
-        ) from (error)
+        ) from error
     if (move.sequence, move.previous) != (sequence, previous) or move.to_bytes() != data:
         raise CorruptError(
-            "the history of the refs is broken: an entry does not follow from the one before",
+            "the history of the refs is broken: an entry was changed or does not follow from the one before",
             where=where,
-            expected=f"number {sequence} after {previous}",
-            found=f"number {move.sequence} after {move.previous}",
+            expected=f"number {sequence} after {previous}, hashing to {move.digest}",
+            found=f"number {move.sequence} after {move.previous}, said to hash to {claimed}",
             mend=mend,
         )
     return move
