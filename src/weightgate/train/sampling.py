@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-# Added to every temperature, here and wherever log-probabilities of samples are computed, so that all agree.
-TEMPERATURE_EPS = 1e-7
+from weightgate.train.logprobs import TEMPERATURE_EPS, sampled_logprobs
+
 # The batch shrinks once this share of its rows has stopped; copying the keys and values costs about one step.
 _SHRINK_SHARE = 0.25
 # Layers whose past is nothing but keys and values; the window of a sliding layer is in its mask.
@@ -92,7 +92,7 @@ class Choice:
         return probabilities
 
 
-def row_draws(seed: int, rows: range, count: int) -> Tensor:
+def row_draws(seed: int, rows: Sequence[int], count: int) -> Tensor:
     """Uniform numbers in [0, 1), float32 (len(rows), count), each row's from its own Philox stream.
 
     The stream depends on the seed (below 2**128) and the row's number only.
@@ -148,8 +148,9 @@ def sequence_logprobs(model: nn.Module, ids: Tensor, mask: Tensor, temperature: 
         temperature: divides the logits; must be the one the tokens were sampled with.
         first: the first position that is scored, at least 1.
     """
-    scaled = Choice(temperature=temperature).scaled(completion_logits(model, ids, mask, first))
-    return token_logprobs(scaled, ids[:, first:]).masked_fill(~mask[:, first:], 0.0)
+    scored = mask[:, first:]
+    nats, _ = sampled_logprobs(completion_logits(model, ids, mask, first), ids[:, first:], scored, temperature)
+    return nats.new_zeros(scored.shape).masked_scatter(scored, nats)
 
 
 def generate(
@@ -164,6 +165,7 @@ def generate(
     top_k: int = 0,
     seed: int = 0,
     first_row: int = 0,
+    row_stride: int = 1,
     batch: int | None = None,
     logprobs: bool = False,
 ) -> list[Completion]:
@@ -175,7 +177,7 @@ def generate(
         temperature: 0 is greedy.
         stop_ids: any of these ends a completion.
         pad_id: fills up shorter prompts; the model never attends to it.
-        seed, first_row: prompt i draws from the stream of (seed, first_row + i).
+        seed, first_row, row_stride: prompt i draws from the stream of (seed, first_row + i * row_stride).
         batch: most rows at once; prompts of like length go together. None: all at once.
         logprobs: whether to return them.
 
@@ -184,7 +186,8 @@ def generate(
     if not all(prompts):
         raise ValueError("a prompt without tokens cannot be completed")
     choice = Choice(temperature=temperature, top_p=top_p, top_k=top_k)
-    draws = row_draws(seed, range(first_row, first_row + len(prompts)), max_tokens) if prompts and temperature else None
+    numbers = [first_row + index * row_stride for index in range(len(prompts))]
+    draws = row_draws(seed, numbers, max_tokens) if prompts and temperature else None
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     size = batch or max(len(order), 1)
     results: dict[int, Completion] = {}

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from weightgate import recipe
 from weightgate.errors import RecipeError
 from weightgate.train import ppo_math
+from weightgate.train.logprobs import sampled_logprobs
 from weightgate.train.objectives.reward import RewardModel, disable_dropout
-from weightgate.train.sampling import Choice, Completion, completion_logits, evaluating, generate, token_logprobs
+from weightgate.train.sampling import Completion, completion_logits, evaluating, generate
 
 if TYPE_CHECKING:
     from weightgate.data.packing import PromptLoader
@@ -46,10 +47,15 @@ class Roles:
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """This process among all: its rank, its device, and the sum over processes."""
+    """This process among all: its rank, its device, and the sum over processes.
+
+    Prompt i of a process is prompt rank + i * processes of the step, so that completions do not depend on the number
+    of processes.
+    """
 
     device: torch.device
     rank: int = 0
+    processes: int = 1
     reduce: ppo_math.Reduce = ppo_math.alone
 
 
@@ -170,8 +176,7 @@ class PPOObjective(nn.Module):
 
     def roll_out(self, step: int) -> Rollouts:
         """Complete the prompts of a step and judge the completions. What is drawn follows from seed and step."""
-        batch = self.loader.batch(step)
-        prompts = [ids[real].tolist() for ids, real in zip(batch.ids, batch.mask.bool(), strict=True)]
+        prompts = self.loader.batch(step).token_lists()
         completions = generate(
             self.model,
             prompts,
@@ -180,7 +185,8 @@ class PPOObjective(nn.Module):
             stop_ids=self.stop_ids,
             pad_id=self.pad_id,
             seed=self._key(step),
-            first_row=self.process.rank * len(prompts),
+            first_row=self.process.rank,
+            row_stride=self.process.processes,
             logprobs=step == 0,
         )
         ids, mask, last = self._assembled(prompts, completions)
@@ -272,12 +278,11 @@ class PPOObjective(nn.Module):
     def _logprobs(
         self, model: nn.Module, ids: Tensor, mask: Tensor, context: int, acted: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Nats (N, W) of the sampled tokens, a constant on padding; and scaled logits (M, V) of the M acted columns."""
-        logits = completion_logits(model, ids, mask, context)[acted]
-        scaled = Choice(temperature=self.settings.temperature).scaled(logits)
-        nats = token_logprobs(scaled, ids[:, context:][acted])
+        """Nats (N, W) of the sampled tokens, a constant on padding; and entropies (M) in the M acted columns."""
+        logits = completion_logits(model, ids, mask, context)
+        nats, entropies = sampled_logprobs(logits, ids[:, context:], acted, self.settings.temperature)
         padded = torch.full(acted.shape, ppo_math.PADDING_LOGPROB, device=nats.device)
-        return padded.masked_scatter(acted, nats), scaled.detach()
+        return padded.masked_scatter(acted, nats), entropies
 
     def counts(self, batch: Rollouts) -> dict[str, float]:
         """Sampled tokens, valued states, completions and micro-batches; and positions seen, for the speed."""
@@ -292,7 +297,7 @@ class PPOObjective(nn.Module):
     def forward(self, batch: Rollouts, norms: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         """Policy loss plus weighted value loss, and what is worth watching; KLs and entropy in nats."""
         settings, acted, valued = self.settings, batch.acted, batch.valued
-        logprobs, scaled = self._logprobs(self.model, batch.ids, batch.mask, batch.context, acted)
+        logprobs, entropies = self._logprobs(self.model, batch.ids, batch.mask, batch.context, acted)
         values = self.value.values(batch.ids, batch.mask, batch.context).masked_fill(~valued, 0.0)
         policy, clipped = ppo_math.policy_losses(logprobs, batch.logprobs, batch.advantages, settings.clip_range)
         value = ppo_math.value_losses(values, batch.values, batch.returns, settings.clip_range_value)
@@ -307,7 +312,7 @@ class PPOObjective(nn.Module):
             "value_loss": value_loss.detach(),
             "clip_share": clipped[acted].sum() / norms["tokens"],
             "approx_kl": 0.5 * changes.square().sum() / norms["tokens"],
-            "entropy": _entropy(scaled).sum() / norms["tokens"],
+            "entropy": entropies.sum() / norms["tokens"],
             "ratio": ratios,
             "ratio_at_start": ratios * batch.start_weight,
             "kl_per_token": batch.facts["kl"].sum() / norms["tokens"],
@@ -361,12 +366,6 @@ class PPOObjective(nn.Module):
         """Order of the completions in an epoch; word 2 of the counter keeps it apart from the sampler's streams."""
         stream = np.random.Philox(key=self._key(step), counter=[0, 0, 1 + self.process.rank, epoch])
         return torch.from_numpy(np.random.Generator(stream).permutation(count)).to(self.process.device)
-
-
-def _entropy(scaled: Tensor) -> Tensor:
-    """Entropies (M) in nats of the distributions given by logits (M, V)."""
-    nats = scaled.log_softmax(dim=-1)
-    return -(nats.exp() * nats).sum(dim=-1)
 
 
 def _sampler_gap(completions: Sequence[Completion], rollouts: Rollouts) -> float:
