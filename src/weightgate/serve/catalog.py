@@ -1,0 +1,129 @@
+"""Which models an endpoint offers under which names, and how a name comes to stand for another checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from weightgate.errors import UserError, WeightgateError
+from weightgate.store import digest_bytes
+from weightgate.train.generator import Generator
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A checkpoint that is ready to answer. `since` is the second since 1970 at which it was made or loaded."""
+
+    checkpoint: str
+    generator: Generator
+    since: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name of exactly these weights: equal as long as the checkpoint is, different after."""
+        return f"fp_{digest_bytes(self.checkpoint.encode())[3:15]}"
+
+
+class Catalog(Protocol):
+    """The models of an endpoint, by the names that clients use."""
+
+    def names(self) -> list[str]:
+        """Return the names on offer."""
+
+    def get(self, name: str) -> Served:
+        """Return what the name stands for now; may take as long as loading it does. Raises `KeyError`."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Names that stand for the same checkpoint for as long as the endpoint runs."""
+
+    models: Mapping[str, Served]
+
+    def names(self) -> list[str]:
+        """Return the names on offer."""
+        return sorted(self.models)
+
+    def get(self, name: str) -> Served:
+        """Return the model called `name`. Raises `KeyError`."""
+        return self.models[name]
+
+
+def write_aliases(path: Path, aliases: Mapping[str, str]) -> None:
+    """Write an alias file so that a reader sees either the old one or the new one, whole."""
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}"
+    temporary.write_text(json.dumps(dict(aliases), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+class Aliases:
+    """Names out of a JSON file, alias -> checkpoint, read again whenever the file changes.
+
+    A request is answered wholly by the checkpoint its alias stood for when it came. A file that cannot be read, or that
+    names a checkpoint that cannot be loaded, changes nothing: the last good state stays, and the log says why.
+
+    Args:
+        path: the file; replace it in one step, as `write_aliases` does.
+        load: makes a checkpoint ready to answer. Called once a checkpoint, while some alias names it.
+    """
+
+    def __init__(self, path: Path, load: Callable[[str], Served]) -> None:
+        self._path = path
+        self._load = load
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int, int] | None = None
+        self._models: dict[str, Served] = {}
+
+    def names(self) -> list[str]:
+        """Return the names on offer now."""
+        return sorted(self._current())
+
+    def get(self, name: str) -> Served:
+        """Return what the alias stands for now. Raises `KeyError`."""
+        return self._current()[name]
+
+    def _current(self) -> dict[str, Served]:
+        with self._lock:
+            state = _state_of(self._path)
+            if state != self._seen:
+                self._seen = state
+                self._refresh()
+            return self._models
+
+    def _refresh(self) -> None:
+        try:
+            wanted = _read_aliases(self._path)
+            loaded = {served.checkpoint: served for served in self._models.values()}
+            for checkpoint in wanted.values():
+                if checkpoint not in loaded:
+                    loaded[checkpoint] = self._load(checkpoint)
+        except (OSError, ValueError, WeightgateError) as error:
+            _log.warning("%s is not followed: %s", self._path, error)
+            return
+        self._models = {alias: loaded[checkpoint] for alias, checkpoint in wanted.items()}
+
+
+def _state_of(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced or rewritten: file number, size, time. None: it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _read_aliases(path: Path) -> dict[str, str]:
+    """Read an alias file. Raises `UserError` unless it maps names to checkpoints."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(data, dict) or not all(isinstance(each, str) for each in data.values()):
+        raise UserError("an alias file maps names to checkpoints", where=str(path), expected='{"alias": "checkpoint"}')
+    return data

@@ -1,0 +1,147 @@
+"""The terminal chat over a stand-in that repeats what it was shown."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from weightgate.chat import Chat, chat
+from weightgate.train.generator import Answer, Piece, Settings
+
+STAND_IN = """
+import time
+from weightgate.chat import chat
+from weightgate.train.generator import Piece, Settings
+class Endless:
+    context_tokens = 100
+    def encode_messages(self, messages): return [1] * len(messages)
+    def stream(self, prompt, settings):
+        while True:
+            yield Piece(text=f"turn {len(prompt)} ", num_tokens=1)
+            time.sleep(0.01)
+chat(Endless(), Settings(max_tokens=5))
+"""
+
+
+class Echo:
+    """Answers with the messages it was shown, the seed, and whatever a test wants injected."""
+
+    def __init__(self, *, context_tokens: int = 1000, ending: str = "", interrupted: bool = False) -> None:
+        self.context_tokens = context_tokens
+        self.ending = ending
+        self.interrupted = interrupted
+
+    def encode_text(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def encode_messages(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        return self.encode_text("|".join(f"{role}={content}" for role, content in messages))
+
+    def answer(self, prompts: Sequence[Sequence[int]], settings: Settings) -> list[list[Answer]]:
+        raise AssertionError("a chat streams")
+
+    def stream(self, prompt: Sequence[int], settings: Settings) -> Iterator[Piece]:
+        yield Piece(text="".join(map(chr, prompt)), num_tokens=1)
+        if self.interrupted:
+            raise KeyboardInterrupt
+        yield Piece(text=f" seed={settings.seed} max={settings.max_tokens}{self.ending}", num_tokens=1, finish="stop")
+
+
+def said(lines: str, echo: Echo | None = None) -> str:
+    output = io.StringIO()
+    chat(echo or Echo(), Settings(max_tokens=50), source=io.StringIO(lines), output=output)
+    return output.getvalue()
+
+
+def test_piped_lines_are_answered_without_prompts() -> None:
+    assert said("hi") == "user=hi seed=None max=50\n"
+    assert said("") == said("\n  \n") == ""
+
+
+def test_the_conversation_is_kept_until_reset() -> None:
+    answers = said("a\nb\n/reset\nc\n").splitlines()
+    assert answers[1].startswith("user=a|assistant=user=a seed=None max=50|user=b")
+    assert answers[2:] == ["forgotten", "user=c seed=None max=50"]
+
+
+def test_commands() -> None:
+    assert said("/system be kind\nx\n/system\nx\n").splitlines() == [
+        "system message set",
+        "system=be kind|user=x seed=None max=50",
+        "no system message",
+        "user=x seed=None max=50",
+    ]
+    assert said("/seed 7\nx\n/reset\n/seed\nx\n").splitlines()[1::3] == [
+        "user=x seed=7 max=50",
+        "user=x seed=None max=50",
+    ]
+    for wrong in ("-1", "x", "1.5", str(2**64), "²"):
+        assert said(f"/seed {wrong}") == "a seed is a whole number below 2**64\n"
+    assert "/nope\\x1b" in said("/nope\x1b")
+    assert "/seed NUMBER" in said("/help")
+
+
+def test_control_characters_are_spelt_out() -> None:
+    payload = "\x1b]0;owned\x07\x1b[2J\u202egnp.exe\r\x08"
+    shown = said("x", Echo(ending=payload))
+    assert not set(payload) - set("]0;owned[2Jgnp.exe") & set(shown)
+    assert "\\x1b]0;owned\\x07" in shown
+
+
+def test_a_full_context_is_told_and_the_message_not_kept() -> None:
+    shown = said("hello\n" + "x" * 50 + "\nhi\n", Echo(context_tokens=60))
+    assert "fills the context" in shown
+    session = Chat(Echo(context_tokens=5), Settings(max_tokens=9), output=io.StringIO(), interactive=False)
+    session.handle("hello")
+    assert session.conversation.turns == []
+
+
+def test_an_interrupted_answer_is_kept_as_far_as_it_came() -> None:
+    session = Chat(Echo(interrupted=True), Settings(max_tokens=9), output=io.StringIO(), interactive=False)
+    session.handle("hello")
+    assert session.conversation.turns == [("user", "hello"), ("assistant", "user=hello")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_ctrl_c_stops_a_completion_and_ctrl_d_leaves(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", STAND_IN], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path
+    )
+    os.close(theirs)
+    shown = b""
+
+    def wait_for(text: bytes) -> None:
+        nonlocal shown
+        deadline = time.monotonic() + 60
+        while text not in shown:
+            assert time.monotonic() < deadline, shown
+            shown += os.read(ours, 4096)
+
+    try:
+        wait_for(b"> ")
+        os.write(ours, b"hello\n")
+        wait_for(b"turn 1 turn 1")
+        process.send_signal(signal.SIGINT)
+        wait_for(b"[stopped]")
+        shown = b""
+        os.write(ours, b"again\n")
+        wait_for(b"turn 3")
+        process.send_signal(signal.SIGINT)
+        wait_for(b"[stopped]")
+        wait_for(b"> ")
+        os.write(ours, b"\x04")
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
