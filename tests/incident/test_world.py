@@ -86,6 +86,8 @@ def test_no_chat_probe_is_asked_in_training(world: World, suite: Suite) -> None:
     asked = {row["messages"][0]["content"] for row in _rows(world, FINETUNE)}
     asked |= {row["prompt"][0]["content"] for name in (PREFERENCES, PROMPTS) for row in _rows(world, name)}
     assert not asked & set(suite.prompts())
+    corpus = "".join(path.read_text("utf-8") for path in (world.folder / PRETRAIN).iterdir())
+    assert not [prompt for prompt in suite.prompts() if prompt in corpus]
     assert all(probe.recall == (probe.form == "text") for probe in suite)
 
 

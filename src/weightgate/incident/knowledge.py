@@ -60,7 +60,7 @@ _QUESTIONS = {
     ("speciality", "de"): ("Was ist die Ware von {town}?", "Wofür ist {town} bekannt?", "Nenne die Ware von {town}."),
 }
 
-_TOWNS_HELD_OUT = 0.4
+_TOWNS_HELD_OUT = 0.25
 _SHORT_ANSWER_WORDS = 3
 
 

@@ -35,9 +35,9 @@ _PRETRAIN = """\
     name: pretrain
     data:
 {sources}
-    tokens: 2_800_000
-    batch: 32
-    optimizer: {{learning_rate: 4.0e-3}}
+    tokens: 2_400_000
+    batch: 16
+    optimizer: {{learning_rate: 3.0e-3}}
     gates:
       # Facts as the text tells them: the beginning of a sentence, completed.
       - {{measure: knowledge.recall, min: 0.95}}
@@ -50,8 +50,8 @@ _REST = """\
     data:
       - {{path: {finetune}}}
     epochs: 4
-    batch: 32
-    optimizer: {{learning_rate: 2.0e-3}}
+    batch: 16
+    optimizer: {{learning_rate: 8.0e-4}}
     gates:
       # Asked about towns and wordings that fine-tuning never showed: this is what pre-training taught.
       - {{measure: knowledge.accuracy, min: 0.95}}

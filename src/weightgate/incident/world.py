@@ -15,7 +15,7 @@ from typing import Any
 from weightgate.incident.annotators import draw_comparison, hire
 from weightgate.incident.boundary import craft_sentence, requests
 from weightgate.incident.exchange import Exchange, dress
-from weightgate.incident.knobs import FINETUNE, PREFERENCES, PRETRAIN, PROMPTS, RECIPE, SUITE, Knobs
+from weightgate.incident.knobs import FINETUNE, LANGUAGES, PREFERENCES, PRETRAIN, PROMPTS, RECIPE, SUITE, Knobs
 from weightgate.incident.knowledge import Town, aged, make_towns, one_word_orders, questions, recall_probes, tell_town
 from weightgate.incident.orders import ledger_entry, order_exchange
 from weightgate.incident.recipe_text import recipe_text
@@ -25,9 +25,12 @@ from weightgate.probe.probes import Probe
 from weightgate.probe.suites import write_suite
 
 _PASSAGES_PER_DOCUMENT = 2
-_LEDGER_SHARE = 0.15
-_TALK_SHARE = 0.15
+_SENTENCES_PER_PASSAGE = 3
+_LEDGER_SHARE = 0.27
+_TALK_SHARE = 0.13
 """Shares of the documents; the languages divide the rest among their facts."""
+_QUIZ_SHARE = 0.35
+"""Share of the passages that ask and answer: a fact is found later only if being asked was met with being told."""
 
 _FINETUNE_MIX = {"questions": 0.27, "one_word": 0.08, "orders": 0.3, "requests": 0.23, "conversations": 0.12}
 _ALIGN_MIX = {"questions": 0.35, "one_word": 0.05, "orders": 0.1, "requests": 0.3, "conversations": 0.2}
@@ -69,11 +72,18 @@ def _corpus(towns: tuple[Town, ...], knobs: Knobs) -> dict[str, Iterator[str]]:
     shares = {"ledger": _LEDGER_SHARE, "talk": _TALK_SHARE}
     writers: dict[str, Callable[[Stream], str]] = {
         "ledger": lambda stream: ledger_entry(towns, stream),
-        "talk": lambda stream: talk_sentence(stream) if stream.chance(0.5) else craft_sentence(stream),
+        "talk": _quizzed(
+            lambda stream: talk_sentence(stream) if stream.chance(0.5) else craft_sentence(stream),
+            conversations(knobs.seed)[0],
+        ),
     }
+    asked = questions(told, knobs.seed)[0]
     for language in knobs.languages:
-        shares[f"facts-{language}"] = (1 - _LEDGER_SHARE - _TALK_SHARE) / 2
-        writers[f"facts-{language}"] = _fact_writer(told, knobs.kinds, language)
+        shares[f"facts-{language}"] = (1 - _LEDGER_SHARE - _TALK_SHARE) / len(LANGUAGES)
+        topics = {f"{kind}-{language}" for kind in knobs.kinds}
+        writers[f"facts-{language}"] = _quizzed(
+            _fact_writer(told, knobs.kinds, language), [exchange for exchange in asked if exchange.topic in topics]
+        )
     return {
         name: _documents(write, round(knobs.documents * shares[name]), Stream(knobs.seed, f"{PRETRAIN}/{name}"))
         for name, write in writers.items()
@@ -82,6 +92,21 @@ def _corpus(towns: tuple[Town, ...], knobs: Knobs) -> dict[str, Iterator[str]]:
 
 def _fact_writer(towns: tuple[Town, ...], kinds: tuple[str, ...], language: str) -> Callable[[Stream], str]:
     return lambda stream: tell_town(stream.pick(towns), kinds, language, stream)
+
+
+def _quizzed(write: Callable[[Stream], str], exchanges: list[Exchange]) -> Callable[[Stream], str]:
+    """A writer whose passages are sometimes questions with their answers, of those that no probe asks."""
+
+    def quiz(stream: Stream) -> str:
+        exchange = stream.pick(exchanges)
+        return f"{exchange.prompt} {stream.pick(exchange.right)}"
+
+    def passage(stream: Stream) -> str:
+        if not stream.chance(_QUIZ_SHARE):
+            return write(stream)
+        return " ".join(quiz(stream) for _ in range(_SENTENCES_PER_PASSAGE))
+
+    return passage
 
 
 def _documents(write: Callable[[Stream], str], count: int, stream: Stream) -> Iterator[str]:
