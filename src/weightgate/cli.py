@@ -124,13 +124,13 @@ def build(
     recipe_path: Path, as_json: bool, until: str | None, start: str | None, restart: bool, report_path: Path | None
 ) -> None:
     """Run the main job: train, store, measure and gate every stage; go on where it was."""
-    from weightgate.build import build_model, open_workspace, write_report
+    from weightgate.build import build_model, open_workspace
     from weightgate.build.progress import observer_for
 
     workspace = open_workspace(recipe_path)
     with observer_for(as_json) as observer:
         outcome = build_model(workspace, until=until, start=start, restart=restart, observer=observer)
-    written = write_report(workspace, report_path)
+    written = report_path
     if as_json:
         click.echo(json.dumps(outcome.to_json() | {"report": str(written)}))
     else:

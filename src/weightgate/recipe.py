@@ -147,7 +147,6 @@ class Reward(_Stage):
     kind: Literal["reward"]
     epochs: float = Field(1.0, gt=0)
     center: float = Field(0.0, ge=0, description="weight of mean((r_chosen + r_rejected)^2)")
-    adapter: Adapter | None = None
 
 
 class KLController(_Part):
@@ -243,8 +242,8 @@ class Recipe(_Part):
     base: Base | None = None
     tokenizer: Tokenizer | None = None
     architecture: Architecture | None = None
-    template: str = Field(
-        "weightgate", description="built-in chat template, `base` for the base model's own, or a Jinja file"
+    template: str | None = Field(
+        None, description="weightgate (built-in), base (the base model's own), or a Jinja file; default: base if there is one"
     )
     precision: Literal["auto", "fp32", "bf16", "bf16-autocast"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda, mps")
@@ -280,6 +279,11 @@ class Recipe(_Part):
         if stage.reward is not None and stage.reward not in rewards:
             raise ValueError(f"stage {stage.name!r}: no reward stage called {stage.reward!r} before it")
         return stage.reward or rewards[-1]
+
+    @property
+    def template_choice(self) -> str:
+        """The chat template to use: what the recipe says, else the base model's own, else the built-in one."""
+        return self.template or ("weightgate" if self.base is None else "base")
 
     def stage(self, name: str) -> Pretrain | Finetune | Reward | Align:
         """Return the stage called `name`. Raises `RecipeError` naming the stages there are."""

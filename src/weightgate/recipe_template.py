@@ -38,7 +38,7 @@ _FROM_BASE = """\
 base:
   model: {base}
   # revision: <commit>
-template: base            # the base model's own chat template; `weightgate` for the built-in one
+# template: chat.jinja    # default: the base model's own chat template
 """
 
 _COMMON = """

@@ -18,14 +18,13 @@ from weightgate.data.tokenizer import Tokenizer
 from weightgate.errors import CorruptError, StoreError
 from weightgate.store import Manifest, Store, digest_bytes
 from weightgate.store.resume import ResumePoint, read_newest, write_resume_point
-from weightgate.train.adapters import load_adapter, merge
+from weightgate.train.adapters import SavedAdapter, load_adapter, merge
 from weightgate.train.loop import ResumeState
 from weightgate.train.models import fill, from_store, load_model, to_store
 from weightgate.train.objectives.reward import RewardModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_CONFIG = "config.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
 def publish(
@@ -65,7 +64,8 @@ def config_of(store: Store, manifest: Manifest) -> dict[str, Any]:
 
 def tokenizer_of(store: Store, manifest: Manifest) -> Tokenizer:
     """The tokenizer that a checkpoint was trained with."""
-    files = {name: store.get_bytes(manifest.files[name]) for name in TOKENIZER_FILES if name in manifest.files}
+    names = manifest.files.keys() - {MODEL_CONFIG, ADAPTER_CONFIG}
+    files = {name: store.get_bytes(manifest.files[name]) for name in sorted(names)}
     return Tokenizer.from_files(files)
 
 
@@ -80,13 +80,16 @@ def load_policy(store: Store, checkpoint: str, *, device: torch.device, precisio
     if manifest.parent is None:
         raise CorruptError("an adapter checkpoint has no parent to sit on", where=checkpoint)
     base = load_policy(store, manifest.parent, device=device, precision=precision)
-    adapted = load_adapter(
-        base,
-        tensors_of(store, manifest),
-        store.get_bytes(manifest.files[ADAPTER_CONFIG]),
-        base_digest=manifest.parent,
+    return merge(load_adapter(base, saved_adapter(store, manifest), base_digest=manifest.parent)).eval()
+
+
+def saved_adapter(store: Store, manifest: Manifest) -> SavedAdapter:
+    """The adapter of a checkpoint apart from its base, whose digest is the parent's id."""
+    return SavedAdapter(
+        tensors=tensors_of(store, manifest),
+        config=json.loads(store.get_bytes(manifest.files[ADAPTER_CONFIG])),
+        base_digest=manifest.parent or "",
     )
-    return merge(adapted).eval()
 
 
 def load_reward(store: Store, checkpoint: str, *, device: torch.device, precision: str) -> RewardModel:
@@ -110,6 +113,7 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
 
 def save_resume_point(folder: Path, state: ResumeState) -> None:
     """Write one resume point durably; the two newest are kept."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     write_resume_point(folder, to_store(state.tensors), state.plain, state.step)
 
 

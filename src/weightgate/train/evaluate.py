@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from weightgate import stats
-from weightgate.data.batches import HoldoutBatch
+from weightgate.data.batches import IGNORED, HoldoutBatch
 from weightgate.train.models import hidden_states, logits_of
 
 CHUNK_POSITIONS = 8192
@@ -24,9 +24,9 @@ def document_nats(model: Any, batches: Iterable[HoldoutBatch], num_documents: in
         for holdout in batches:
             batch = holdout.batch.to(device)
             hidden = hidden_states(model, batch.input_ids, batch.position_ids, batch.document_ids)
-            supervised = batch.labels != -100
+            supervised = batch.labels != IGNORED
             picked, targets = hidden[supervised], batch.labels[supervised]
-            owners = holdout.sample_ids[supervised.cpu()].numpy()
+            owners = holdout.sample_ids[holdout.batch.labels != IGNORED].numpy()
             for start in range(0, len(targets), CHUNK_POSITIONS):
                 stop = start + CHUNK_POSITIONS
                 logits = logits_of(model, picked[start:stop])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.masking_utils import eager_mask
@@ -39,6 +39,9 @@ _FROM_TORCH = {dtype: name for name, dtype in _TO_TORCH.items()}
 DTYPE_OF_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16-autocast": torch.float32}
 
 _ATTENTION = "weightgate_matmul"
+
+_BASE_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model"]
+"""What a base model is downloaded for: weights, configuration and tokenizer, never code or pickles."""
 
 
 def _matmul_attention(
@@ -126,29 +129,33 @@ def new_model(config: Mapping[str, Any], *, seed: int, device: torch.device, pre
     model = AutoModelForCausalLM.from_config(
         _config_object(config), attn_implementation=attention_for(device), dtype=torch.float32
     )
-    return model.to(device=device, dtype=DTYPE_OF_PRECISION[precision]).eval()
+    return cast_weights(model.to(device), DTYPE_OF_PRECISION[precision]).eval()
 
 
 def load_model(
     config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *, device: torch.device, precision: str
 ) -> PreTrainedModel:
     """Build the network that `config` describes and fill it. Raises `ModelError` unless names and shapes match."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            _config_object(config), attn_implementation=attention_for(device), dtype=torch.float32
-        )
-    model = model.to_empty(device=device).to(DTYPE_OF_PRECISION[precision])
-    model.tie_weights()
+    model = AutoModelForCausalLM.from_config(
+        _config_object(config), attn_implementation=attention_for(device), dtype=torch.float32
+    )
+    model = cast_weights(model.to(device), DTYPE_OF_PRECISION[precision])
     fill(model, tensors)
-    _recompute_buffers(model)
     return model.eval()
 
 
-def _recompute_buffers(model: PreTrainedModel) -> None:
-    """Rotary frequencies are not saved; a model made on the meta device has to compute them anew."""
-    for module in model.modules():
-        if next(module.named_buffers(recurse=False), None) is not None:
-            model._init_weights(module)
+def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Cast parameters but not buffers: rotary frequencies in bf16 would move every position."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    return model
+
+
+def skeleton(config: Mapping[str, Any]) -> Any:
+    """The network that `config` describes without memory behind it, for counting."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(_config_object(config))
 
 
 def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -189,15 +196,14 @@ def _is_output(name: str) -> bool:
     return name.split(".")[0] in {"lm_head", "embed_out"}
 
 
-def load_base(base: Base, *, device: torch.device, precision: str) -> tuple[PreTrainedModel, Tokenizer]:
-    """Load a causal language model and its tokenizer from a Hugging Face folder or hub id.
+def load_base(base: Base, *, device: torch.device, precision: str) -> Any:
+    """Load a causal language model from a Hugging Face folder or hub id.
 
     Code that comes with a model is never run. Raises `ModelError` when it cannot be loaded as a causal model.
     """
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            base.model,
-            revision=base.revision,
+            base_folder(base),
             trust_remote_code=False,
             use_safetensors=True,
             attn_implementation=attention_for(device),
@@ -210,19 +216,38 @@ def load_base(base: Base, *, device: torch.device, precision: str) -> tuple[PreT
             expected="a folder or hub id with config.json and safetensors weights of a causal language model",
             found=str(error).splitlines()[0][:300],
         ) from None
-    tokenizer = Tokenizer.from_folder(base.model, revision=base.revision)
-    return model.to(device).eval(), tokenizer
+    return model.to(device).eval()
 
 
-def base_digest_files(base: Base) -> list[Path]:
-    """The files of a local base model that decide what it computes; empty for a hub id."""
+def base_folder(base: Base) -> Path:
+    """The folder of a base model: itself, or the snapshot of a hub id. Raises `ModelError` when it cannot be had."""
     folder = Path(base.model)
-    return sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(base.model, revision=base.revision, allow_patterns=_BASE_FILES))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "the base model is neither a folder nor to be had from the hub",
+            where=f"base.model: {base.model}",
+            found=str(error).splitlines()[0][:300],
+        ) from None
 
 
-def load_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read one safetensors file onto the CPU."""
-    return dict(load_file(path))
+def base_weight_files(base: Base) -> list[Path]:
+    """The weight files of a base model."""
+    return sorted(base_folder(base).glob("*.safetensors"))
+
+
+def base_config(base: Base) -> dict[str, Any]:
+    """The configuration of a base model. Raises `ModelError` when transformers does not know its type."""
+    folder = base_folder(base)
+    try:
+        return config_json(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            "the base model's config.json cannot be read", where=str(folder), found=str(error).splitlines()[0][:300]
+        ) from None
 
 
 def _config_object(config: Mapping[str, Any]) -> Any:

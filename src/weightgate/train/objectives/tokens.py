@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from weightgate.data.batches import TokenBatch
-from weightgate.data.packing import TokenLoader
+from weightgate.data.batches import IGNORED, TokenBatch
 from weightgate.train.losses import linear_cross_entropy
 from weightgate.train.models import head_weight, hidden_states, logits_of
 
+START_TOLERANCE = 0.1
+"""Largest allowed relative distance of the first loss of random weights from ln V."""
 HEAD_TOLERANCE = 2e-2
 """Largest allowed relative gap between our chunked loss and the model's own, in the precision of the run."""
+
+
+class Batches(Protocol):
+    """Batches by step number."""
+
+    def batch(self, step: int) -> TokenBatch:
+        """The rows of this process at `step`."""
 
 
 class TokenObjective(nn.Module):
@@ -23,8 +32,12 @@ class TokenObjective(nn.Module):
     Normaliser: the supervised tokens of the whole optimizer step, over micro-batches and processes.
     """
 
-    def __init__(self, model: Any, loader: TokenLoader, *, micro_batch: int, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, loader: Batches, *, micro_batch: int, device: torch.device, vocab_size: int | None = None
+    ) -> None:
+        """`vocab_size` is given for a network with random weights, whose first loss must be close to its logarithm."""
         super().__init__()
+        self.vocab_size = vocab_size
         self.model = model
         self.loader = loader
         self.micro_batch = micro_batch
@@ -33,7 +46,7 @@ class TokenObjective(nn.Module):
     def updates(self, step: int) -> Iterator[list[TokenBatch]]:
         """One update a step: the step's rows of this process in micro-batches."""
         batch = self.loader.batch(step)
-        rows = batch.input_ids.shape[0]
+        rows = len(batch)
         yield [
             batch.rows(start, min(start + self.micro_batch, rows)).to(self.device)
             for start in range(0, rows, self.micro_batch)
@@ -42,7 +55,7 @@ class TokenObjective(nn.Module):
     def counts(self, batch: TokenBatch) -> dict[str, float]:
         """Supervised tokens, the normaliser; and positions seen, for the speed."""
         return {
-            "tokens": float((batch.labels != -100).sum()),
+            "tokens": float(batch.num_supervised),
             "positions": float((batch.document_ids != 0).sum()),
         }
 
@@ -54,7 +67,7 @@ class TokenObjective(nn.Module):
     def nats(self, batch: TokenBatch) -> Tensor:
         """Sum of the cross-entropies of a batch's supervised tokens; logits exist only at those."""
         hidden = hidden_states(self.model, batch.input_ids, batch.position_ids, batch.document_ids)
-        supervised = batch.labels != -100
+        supervised = batch.labels != IGNORED
         picked, targets = hidden[supervised], batch.labels[supervised]
         weight = head_weight(self.model)
         if weight is not None:
@@ -62,14 +75,22 @@ class TokenObjective(nn.Module):
         return nn.functional.cross_entropy(logits_of(self.model, picked), targets, reduction="sum")
 
     def invariants(self, batch: TokenBatch) -> list[str]:
-        """What must hold before the first step: our loss path equals the model's own forward pass."""
-        rows = batch.rows(0, min(2, batch.input_ids.shape[0]))
+        """What must hold before the first step.
+
+        Our packed, chunked loss equals the model's own forward pass, one document at a time; and random weights know
+        nothing: their loss is ln V.
+        """
+        rows = batch.rows(0, min(2, len(batch)))
         with torch.no_grad():
             ours = float(self.nats(rows))
             theirs = self._model_nats(rows)
-        if abs(ours - theirs) <= HEAD_TOLERANCE * max(1.0, abs(theirs)):
-            return []
-        return [f"packed loss {ours:.4f} nats differs from the model's own unpacked loss {theirs:.4f} nats"]
+        broken = []
+        if not abs(ours - theirs) <= HEAD_TOLERANCE * max(1.0, abs(theirs)):
+            broken.append(f"packed loss {ours:.4f} nats differs from the model's own unpacked loss {theirs:.4f} nats")
+        mean = ours / max(1, rows.num_supervised)
+        if self.vocab_size is not None and not abs(mean / math.log(self.vocab_size) - 1) <= START_TOLERANCE:
+            broken.append(f"a random network starts at {mean:.3f} nats per token, not ln V = {math.log(self.vocab_size):.3f}")
+        return broken
 
     def _model_nats(self, batch: TokenBatch) -> float:
         """Nats of the same tokens, one document at a time through the model's ordinary forward pass."""
@@ -79,7 +100,7 @@ class TokenObjective(nn.Module):
                 inside = batch.document_ids[row] == document
                 logits = self.model(input_ids=batch.input_ids[row][inside][None], use_cache=False).logits[0].float()
                 labels = batch.labels[row][inside]
-                total += float(nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=-100))
+                total += float(nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORED))
         return total
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,0 +1,262 @@
+"""The facts a contract is made of, found anew each time: digests, census, what trains, who refers to whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weightgate.build.workspace import CODE, Workspace
+from weightgate.contract.census import census_problems
+from weightgate.data.prepare import (
+    Prepared,
+    Request,
+    prepare_conversations,
+    prepare_documents,
+    prepare_preferences,
+    prepare_prompts,
+    training_texts,
+)
+from weightgate.data.sources import read_conversations, read_preferences, read_prompts, source_digest
+from weightgate.data.split import contamination, is_holdout, split_digest, user_texts
+from weightgate.data.template import read_template
+from weightgate.data.template_check import check_template
+from weightgate.data.tokenizer import Tokenizer, train_tokenizer
+from weightgate.errors import LockError, ModelError
+from weightgate.probe.suites import Suite, load_suite
+from weightgate.recipe import Align, Finetune, Pretrain, Reward
+from weightgate.store import digest_bytes, digest_file, digest_json
+from weightgate.train.adapters import attach, check_trainable
+from weightgate.train.adapters import trainable_census as census_of
+from weightgate.train.models import base_config, base_weight_files, new_config, skeleton
+from weightgate.train.stages import num_steps
+
+Stage = Pretrain | Finetune | Reward | Align
+
+_PREPARE = {
+    "pretrain": prepare_documents,
+    "finetune": prepare_conversations,
+    "reward": prepare_preferences,
+    "align": prepare_prompts,
+}
+_READ_CHAT = {"finetune": read_conversations, "reward": read_preferences, "align": read_prompts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Everything known before a step is taken, and the contract that states it."""
+
+    tokenizer: Tokenizer
+    config: dict[str, Any]
+    prepared: dict[str, Prepared[Any]]
+    steps: dict[str, int]
+    suite: Suite | None
+    base_digest: str | None
+    contract: dict[str, Any]
+
+
+def find_facts(workspace: Workspace) -> Facts:
+    """Read, tokenise (or take from the cache) and count everything the recipe names.
+
+    Raises `DataError`, `RecipeError` or `ModelError` for what cannot be read.
+    """
+    recipe = workspace.recipe
+    suite = load_suite(workspace.folder / recipe.probes.path) if recipe.probes else None
+    tokenizer = _tokenizer(workspace)
+    config = _config(workspace, tokenizer)
+    prepared = {stage.name: _prepare(workspace, tokenizer, stage) for stage in recipe.stages}
+    for stage in recipe.stages:
+        problems = census_problems(prepared[stage.name].census)
+        if problems:
+            raise LockError(
+                problems[0], where=f"stages.{stage.name}.data", found="; ".join(problems[1:]) or None
+            )
+    steps = {
+        stage.name: num_steps(stage, prepared[stage.name].train, recipe, tokenizer.pad_id) for stage in recipe.stages
+    }
+    base_digest = _base_digest(workspace)
+    contract = {
+        "code": CODE,
+        "name": recipe.name,
+        "recipe": recipe.model_dump(mode="json"),
+        "precision": workspace.precision,
+        "base": base_digest,
+        "tokenizer": {"digest": tokenizer.digest, "vocab_size": tokenizer.vocab_size},
+        "template": tokenizer.template_digest,
+        "probes": _probes_fact(workspace, suite),
+        "stages": [
+            _stage_fact(workspace, stage, prepared[stage.name], steps[stage.name], config) for stage in recipe.stages
+        ],
+    }
+    return Facts(
+        tokenizer=tokenizer,
+        config=config,
+        prepared=prepared,
+        steps=steps,
+        suite=suite,
+        base_digest=base_digest,
+        contract=contract,
+    )
+
+
+def refuse_contamination(workspace: Workspace, suite: Suite | None) -> None:
+    """Raise `LockError` when a gate's chat prompt is a user prompt of the training data.
+
+    Probes marked `recall` are exempt: they ask for what the training text says.
+    """
+    if suite is None:
+        return
+    prompts = [probe.text for probe in suite if probe.form == "chat" and not probe.recall]
+    for stage in workspace.recipe.stages:
+        if stage.kind not in _READ_CHAT:
+            continue
+        records = _READ_CHAT[stage.kind](stage.data, workspace.folder)
+        hits = [hit for hit in contamination(prompts, user_texts(records)) if hit.kind == "exact"]
+        if hits:
+            raise LockError(
+                f"{len(hits)} gate prompts stand in the training data of stage {stage.name!r}",
+                where=hits[0].where,
+                found=hits[0].prompt,
+                mend="remove those rows from the data, or those probes from the suite",
+            )
+
+
+def _tokenizer(workspace: Workspace) -> Tokenizer:
+    recipe = workspace.recipe
+    if recipe.base is not None:
+        tokenizer = Tokenizer.from_folder(recipe.base.model, revision=recipe.base.revision)
+    else:
+        tokenizer = _trained_tokenizer(workspace)
+    if all(isinstance(stage, Pretrain) for stage in recipe.stages) and recipe.template is None:
+        return tokenizer
+    template = read_template(recipe.template_choice, tokenizer.template, workspace.folder)
+    tokenizer = tokenizer.with_template(template)
+    check_template(tokenizer)
+    return tokenizer
+
+
+def _trained_tokenizer(workspace: Workspace) -> Tokenizer:
+    """Train the recipe's tokenizer, or take it from the cache under the digest of what it is trained on."""
+    recipe = workspace.recipe
+    assert recipe.tokenizer is not None
+    sources = [
+        [stage.kind, repr(stage.holdout), source_digest(source, workspace.folder), source.model_dump(mode="json")]
+        for stage in recipe.stages
+        if isinstance(stage, Pretrain | Finetune)
+        for source in stage.data
+    ]
+    key = digest_json([CODE, recipe.tokenizer.vocab_size, sources])
+    cached = workspace.cache / "tokenizers" / f"{key[3:]}.json"
+    if cached.exists():
+        files: dict[str, str] = json.loads(cached.read_text(encoding="utf-8"))
+        return Tokenizer.from_files({name: text.encode() for name, text in files.items()})
+    tokenizer = train_tokenizer(_texts(workspace), recipe.tokenizer.vocab_size)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    temporary = cached.with_suffix(".unfinished")
+    temporary.write_text(json.dumps({name: data.decode() for name, data in tokenizer.files().items()}))
+    temporary.replace(cached)
+    return tokenizer
+
+
+def _texts(workspace: Workspace) -> Iterator[str]:
+    """Training text of the pre-training and fine-tuning stages, hold-outs left out."""
+    for stage in workspace.recipe.stages:
+        if isinstance(stage, Pretrain):
+            yield from training_texts(stage.data, workspace.folder, stage.holdout)
+        elif isinstance(stage, Finetune):
+            for conversation in read_conversations(stage.data, workspace.folder):
+                if not is_holdout(split_digest(conversation), stage.holdout):
+                    yield from (message.content for message in conversation.messages)
+
+
+def _config(workspace: Workspace, tokenizer: Tokenizer) -> dict[str, Any]:
+    recipe = workspace.recipe
+    if recipe.base is not None:
+        return base_config(recipe.base)
+    assert recipe.architecture is not None
+    return new_config(recipe.architecture, tokenizer, max(stage.context for stage in recipe.stages))
+
+
+def _prepare(workspace: Workspace, tokenizer: Tokenizer, stage: Stage) -> Prepared[Any]:
+    request = Request(
+        sources=stage.data,
+        root=workspace.folder,
+        tokenizer=tokenizer,
+        context=stage.context,
+        holdout=stage.holdout,
+        cache=workspace.cache / "tokens",
+    )
+    request.cache.mkdir(parents=True, exist_ok=True)
+    return _PREPARE[stage.kind](request)
+
+
+def _base_digest(workspace: Workspace) -> str | None:
+    """Digest of the base model's weights and configuration; None when the recipe starts from scratch."""
+    base = workspace.recipe.base
+    if base is None:
+        return None
+    files = base_weight_files(base)
+    if not files:
+        raise ModelError("the base model has no safetensors weights", where=f"base.model: {base.model}")
+    config = digest_bytes(json.dumps(base_config(base), sort_keys=True).encode())
+    return digest_json({"config": config, **{path.name: digest_file(path) for path in files}})
+
+
+def _probes_fact(workspace: Workspace, suite: Suite | None) -> dict[str, Any] | None:
+    if suite is None or workspace.recipe.probes is None:
+        return None
+    path = workspace.folder / workspace.recipe.probes.path
+    return {"digest": digest_file(path), "count": len(suite)}
+
+
+def _stage_fact(
+    workspace: Workspace, stage: Stage, prepared: Prepared[Any], steps: int, config: dict[str, Any]
+) -> dict[str, Any]:
+    parent = workspace.recipe.parent_name(stage.name)
+    fact: dict[str, Any] = {
+        "name": stage.name,
+        "kind": stage.kind,
+        "parent": parent or ("base" if workspace.recipe.base else "none"),
+        "data": [
+            {"name": source.path or source.hub, "digest": source_digest(source, workspace.folder)}
+            for source in stage.data
+        ],
+        "prepared": prepared.digest,
+        "census": prepared.census.to_json(),
+        "steps": steps,
+        "trainable": _trainable_fact(stage, config, workspace.recipe.seed),
+        "gates": [gate.model_dump(mode="json", exclude_none=True) for gate in stage.gates],
+    }
+    if isinstance(stage, Align):
+        fact["reference"] = fact["parent"]
+        fact["reward"] = workspace.recipe.reward_name(stage.name)
+    return fact
+
+
+def _trainable_fact(stage: Stage, config: dict[str, Any], seed: int) -> dict[str, Any]:
+    """What the stage will train, counted on a network without memory behind it."""
+    model = skeleton(config)
+    adapter = stage.adapter if isinstance(stage, Finetune | Align) else None
+    if adapter is not None:
+        # Only the shapes count here; 4-bit packing needs real weights and changes none of them.
+        with torch.device("meta"):
+            model = attach(model, adapter.model_copy(update={"bits": 16}), seed)
+        census = census_of(model)
+        check_trainable(census)
+    else:
+        census = census_of(model)
+    return {
+        "parameters": census.count,
+        "of": census.total,
+        "names": len(census.names),
+        "names_digest": digest_json(list(census.names)),
+    }
+
+
+def suite_path(workspace: Workspace) -> Path | None:
+    """Where the probe suite lies, if the recipe names one."""
+    return workspace.folder / workspace.recipe.probes.path if workspace.recipe.probes else None

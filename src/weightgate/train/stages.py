@@ -1,0 +1,269 @@
+"""One stage: from a parent's network and tokenised data to an objective, and from the trained objective to a checkpoint.
+
+Each kind of stage has one function that assembles its objective and one that says what is kept of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from weightgate.data.packing import PairLoader, PromptLoader, TokenLoader
+from weightgate.data.rows import PairRows, TokenRows
+from weightgate.data.tokenizer import Tokenizer
+from weightgate.errors import TrainingStopped
+from weightgate.recipe import Align, Finetune, Pretrain, Recipe, Reward
+from weightgate.train import adapters
+from weightgate.train.checkpoints import ADAPTER_CONFIG, MODEL_CONFIG, weights_digest
+from weightgate.train.loop import Progress, ResumeState, Settings, Trained, run
+from weightgate.train.models import config_json, saved_tensors
+from weightgate.train.objectives.ppo import PPOObjective, Process, Roles, new_value_model
+from weightgate.train.objectives.reward import RewardModel, RewardObjective, calibrate, classification_config
+from weightgate.train.objectives.tokens import TokenObjective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything a stage trains from. `policy` is consumed: it is trained in place.
+
+    `parent_id` names the weights in `policy` (a checkpoint, or the base model's digest); `parent_digest` is the digest
+    of those weights as they were loaded.
+    """
+
+    recipe: Recipe
+    stage: Pretrain | Finetune | Reward | Align
+    tokenizer: Tokenizer
+    rows: TokenRows | PairRows
+    policy: Any
+    parent_id: str
+    fresh: bool
+    reward_model: RewardModel | None
+    accelerator: Accelerator
+    precision: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the stage trains."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows per forward pass on this process."""
+        share = ceil(self.stage.batch / self.accelerator.num_processes)
+        return min(self.stage.micro_batch or share, share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a trained stage leaves: tensors and files of its checkpoint."""
+
+    tensors: Mapping[str, Tensor]
+    files: Mapping[str, bytes]
+
+
+def _shard(job: Job, loader: Any) -> Any:
+    """The loader of this process's rows."""
+    return loader.shard(job.accelerator.process_index, job.accelerator.num_processes)
+
+
+def num_steps(stage: Pretrain | Finetune | Reward | Align, rows: TokenRows | PairRows, recipe: Recipe, pad_id: int) -> int:
+    """Steps of the loop that a stage takes on these rows."""
+    if isinstance(stage, Align):
+        return stage.updates
+    if isinstance(stage, Reward):
+        assert isinstance(rows, PairRows)
+        return max(1, pair_loader(stage, rows, recipe, pad_id).steps_in_epochs(stage.epochs))
+    if stage.steps is not None:
+        return stage.steps
+    assert isinstance(rows, TokenRows)
+    loader = token_loader(stage, rows, recipe, pad_id)
+    if stage.tokens is not None:
+        return max(1, loader.steps_for_tokens(stage.tokens))
+    assert stage.epochs is not None
+    return max(1, loader.steps_in_epochs(stage.epochs))
+
+
+def token_loader(stage: Pretrain | Finetune, rows: TokenRows, recipe: Recipe, pad_id: int) -> TokenLoader:
+    """Packed or single samples, in an order that follows from the recipe's seed."""
+    return TokenLoader(
+        rows=rows, context=stage.context, batch=stage.batch, seed=recipe.seed, packing=stage.packing, pad_id=pad_id
+    )
+
+
+def pair_loader(stage: Reward, rows: PairRows, recipe: Recipe, pad_id: int) -> PairLoader:
+    """Preference pairs in an order that follows from the recipe's seed."""
+    return PairLoader(rows=rows, batch=stage.batch, seed=recipe.seed, pad_id=pad_id)
+
+
+def train(
+    job: Job,
+    steps: int,
+    *,
+    resume: ResumeState | None,
+    save: Callable[[ResumeState], None],
+    observe: Callable[[Progress], None],
+    stop_requested: Callable[[], bool],
+) -> tuple[Kept, Trained]:
+    """Train one stage for `steps` steps. See `loop.run` for what is raised."""
+    objective = _OBJECTIVES[job.stage.kind](job)
+    if job.stage.activation_checkpointing:
+        job.policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if job.recipe.compile:
+        job.policy.get_decoder().compile(dynamic=False)
+    settings = Settings(
+        steps=steps,
+        optimizer=job.stage.optimizer,
+        schedule=job.stage.schedule,
+        precision=job.precision,
+        resume_seconds=job.recipe.resume_seconds,
+    )
+    trained = run(
+        objective,
+        settings,
+        job.accelerator,
+        resume=resume,
+        save=save,
+        observe=observe,
+        stop_requested=stop_requested,
+    )
+    return _KEEPERS[job.stage.kind](job, objective), trained
+
+
+def trainable_census(job: Job) -> adapters.TrainableCensus:
+    """Count what the stage would train. Raises `ModelError` for an adapter that trains nothing or everything."""
+    census = adapters.trainable_census(_adapted(job))
+    if getattr(job.stage, "adapter", None) is not None:
+        adapters.check_trainable(census)
+    return census
+
+
+def _adapted(job: Job) -> Any:
+    """The policy with the stage's fresh adapter, or with every parameter trainable."""
+    adapter = job.stage.adapter if isinstance(job.stage, Finetune | Align) else None
+    if adapter is None:
+        return job.policy.requires_grad_(True)
+    return adapters.attach(job.policy, adapter, job.recipe.seed)
+
+
+def _token_objective(job: Job) -> TokenObjective:
+    assert isinstance(job.stage, Pretrain | Finetune)
+    assert isinstance(job.rows, TokenRows)
+    loader = token_loader(job.stage, job.rows, job.recipe, job.tokenizer.pad_id)
+    shard = _shard(job, loader)
+    model = _adapted(job)
+    if job.stage.kind == "finetune" and job.stage.adapter is not None:
+        adapters.check_starts_at_base(model, loader.batch(0).input_ids[:1].to(job.device))
+    return TokenObjective(
+        model, shard, micro_batch=job.micro_batch, device=job.device, vocab_size=_vocab(job) if job.fresh else None
+    )
+
+
+def _vocab(job: Job) -> int:
+    return int(job.policy.config.get_text_config().vocab_size)
+
+
+def _keep_tokens(job: Job, objective: TokenObjective) -> Kept:
+    return _kept_policy(job, objective.model)
+
+
+def _kept_policy(job: Job, model: Any) -> Kept:
+    """A policy's tensors: all of them, or the adapter's factors on top of the parent."""
+    files = _shared_files(job)
+    if not hasattr(model, "peft_config"):
+        return Kept(tensors=saved_tensors(model), files=files)
+    unmoved = adapters.unmoved_targets(model)
+    if unmoved:
+        raise TrainingStopped(f"training never moved the adapter on {', '.join(unmoved[:4])}")
+    saved = adapters.save_adapter(model, job.parent_id)
+    config = json.dumps(saved.config, sort_keys=True, indent=2).encode()
+    return Kept(tensors=saved.tensors, files=files | {ADAPTER_CONFIG: config})
+
+
+def _shared_files(job: Job) -> dict[str, bytes]:
+    config = config_json(job.policy.config)
+    return {MODEL_CONFIG: _json_bytes(config), **job.tokenizer.files()}
+
+
+def _json_bytes(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=2).encode()
+
+
+def _reward_objective(job: Job) -> RewardObjective:
+    assert isinstance(job.stage, Reward)
+    assert isinstance(job.rows, PairRows)
+    model = RewardModel.from_causal(job.policy.requires_grad_(True), seed=job.recipe.seed)
+    loader = pair_loader(job.stage, job.rows, job.recipe, job.tokenizer.pad_id)
+    return RewardObjective(
+        model, _shard(job, loader), center=job.stage.center, micro_batch=job.micro_batch, device=job.device
+    )
+
+
+def _keep_reward(job: Job, objective: RewardObjective) -> Kept:
+    """Shift the scores so that chosen completions average 0, and keep the model under its export names."""
+    assert isinstance(job.rows, PairRows)
+    assert isinstance(job.stage, Reward)
+    loader = pair_loader(job.stage, job.rows, job.recipe, job.tokenizer.pad_id)
+    batches = (loader.batch(step).to(job.device) for step in range(loader.num_batches(0)))
+    calibrate(objective.model, ((batch.chosen_ids, batch.chosen_mask) for batch in batches))
+    files = _shared_files(job)
+    files[MODEL_CONFIG] = _json_bytes(classification_config(config_json(job.policy.config)))
+    return Kept(tensors=saved_tensors(objective.model), files=files)
+
+
+def _ppo_objective(job: Job) -> PPOObjective:
+    assert isinstance(job.stage, Align)
+    assert isinstance(job.rows, TokenRows)
+    assert job.reward_model is not None
+    value = new_value_model(job.stage.ppo.value_start, job.policy, job.reward_model)
+    if job.stage.adapter is None:
+        reference = copy.deepcopy(job.policy).requires_grad_(False)
+        _require_same_weights(reference, job.policy)
+    else:
+        reference = None
+    loader = PromptLoader(rows=job.rows, batch=job.stage.batch, seed=job.recipe.seed, pad_id=job.tokenizer.pad_id)
+    process = Process(
+        device=job.device, rank=job.accelerator.process_index, reduce=lambda total: job.accelerator.reduce(total, "sum")
+    )
+    return PPOObjective(
+        Roles(policy=_adapted(job), value=value, reference=reference, reward=job.reward_model),
+        _shard(job, loader),
+        job.stage.ppo,
+        stop_ids=job.tokenizer.stop_ids,
+        pad_id=job.tokenizer.pad_id,
+        micro_batch=job.micro_batch,
+        seed=job.recipe.seed,
+        process=process,
+    )
+
+
+def _require_same_weights(reference: Any, policy: Any) -> None:
+    """The reference model is the parent, bit for bit; anything else measures the KL to the wrong thing."""
+    if weights_digest(saved_tensors(reference)) != weights_digest(saved_tensors(policy)):
+        raise TrainingStopped("the reference model is not the parent of this stage")
+
+
+def _keep_policy_of_ppo(job: Job, objective: PPOObjective) -> Kept:
+    return _kept_policy(job, objective.model)
+
+
+_OBJECTIVES: dict[str, Callable[[Job], Any]] = {
+    "pretrain": _token_objective,
+    "finetune": _token_objective,
+    "reward": _reward_objective,
+    "align": _ppo_objective,
+}
+_KEEPERS: dict[str, Callable[[Job, Any], Kept]] = {
+    "pretrain": _keep_tokens,
+    "finetune": _keep_tokens,
+    "reward": _keep_reward,
+    "align": _keep_policy_of_ppo,
+}
