@@ -1,0 +1,202 @@
+"""Peak memory of one process of a stage, by part, from the shape of the model.
+
+What is kept for the backward pass is counted tensor by tensor for the networks of `transformers`, in fp32 and bf16;
+a test holds the count against what torch really keeps. Not counted: the allocator's own loss, kernels' workspaces and
+the interpreter, which together take several hundred MiB whatever the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from weightgate.plan.flops import adapter_parameters, parameters, reward_parameters
+from weightgate.plan.shapes import Shape
+from weightgate.recipe import Adapter
+
+Precision = Literal["fp32", "bf16", "bf16-autocast"]
+Kernel = Literal["matmul", "fused"]
+
+_MASTER_BYTES = 4
+"""Master weights, the gradients added up on them, and each of the two moments of AdamW: fp32, always."""
+_PACKED_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""A 4-bit weight, its block's 8-bit scale (blocks of 64) and the scale of 256 scales (Dettmers et al. 2023)."""
+LOGITS_AT_ONCE = 16 * 2**20
+"""Elements of the chunks in which the loss is computed; a copy of `weightgate.train.losses.CHUNK_ELEMENTS`, which a
+plan cannot import without torch. A test compares the two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes by part. `activations` are those kept for the backward pass, `logits` the largest chunk of them."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    key_value_cache: int = 0
+
+    @property
+    def total(self) -> int:
+        """The peak: all parts at once, but a cache and activations never are, since rollouts end before updates."""
+        kept = max(self.activations + self.logits, self.key_value_cache)
+        return self.weights + self.gradients + self.optimizer + kept
+
+
+def weight_bytes(precision: Precision) -> int:
+    """Bytes of one weight as the network holds it."""
+    return 2 if precision == "bf16" else 4
+
+
+def compute_bytes(precision: Precision) -> int:
+    """Bytes of one activation."""
+    return 4 if precision == "fp32" else 2
+
+
+def layer_activation_bytes(shape: Shape, context: int, precision: Precision, kernel: Kernel) -> int:
+    """Bytes a token that one layer keeps for the backward pass, in a row of `context` tokens.
+
+    With b bytes an activation, h the hidden size, q and k the widths of query and key heads, a heads, f the MLP's inner
+    width: inputs of the matrices 2 b h + b q + b f; the gated MLP's gate, its activation and up projection 3 b f, or
+    the four steps of GELU 4 b f; each norm its fp32 input and (b or 4) normalised values; queries, keys and values; and
+    under `matmul` the a x context attention weights, which `fused` kernels compute again. Korthikanti et al. 2022,
+    section 4.1, count the same for one network in fp16.
+    """
+    width = compute_bytes(precision)
+    inputs = width * (2 * shape.hidden_size + shape.query_size + shape.intermediate_size)
+    inner = width * (3 if shape.family.gated_mlp else 4) * shape.intermediate_size
+    attention = _attention_bytes(shape, context, width, kernel)
+    return inputs + inner + attention + _norm_bytes(shape, width)
+
+
+def _attention_bytes(shape: Shape, context: int, width: int, kernel: Kernel) -> int:
+    grouped = shape.num_key_value_heads < shape.num_heads
+    if kernel == "fused":
+        return width * (shape.query_size + 2 * shape.key_value_size) + 4 * shape.num_heads
+    repeated = shape.query_size if grouped else shape.key_value_size
+    return width * (shape.query_size + 2 * repeated) + width * shape.num_heads * context
+
+
+def _norm_bytes(shape: Shape, width: int) -> int:
+    """Norms over the hidden size and over the heads. RMS norms compute in fp32; Gemma's keep fp32 results as well."""
+    if shape.family.norm_bias:
+        return shape.family.norms_per_layer * width * (shape.hidden_size + 2)
+    result = 4 if shape.model_type.startswith("gemma") else width
+    hidden = shape.family.norms_per_layer * ((4 + result) * shape.hidden_size + 4)
+    if not shape.family.head_norms:
+        return hidden
+    heads = shape.num_heads + shape.num_key_value_heads
+    return hidden + (4 + result) * heads * shape.head_dim + 4 * heads
+
+
+def activation_bytes(
+    shape: Shape, *, rows: int, context: int, precision: Precision, kernel: Kernel, checkpointing: bool
+) -> int:
+    """Bytes kept for the backward pass of `rows` rows, the loss apart.
+
+    With activation checkpointing every layer keeps its input only, and one layer at a time is computed again
+    (Chen et al. 2016).
+    """
+    layer = layer_activation_bytes(shape, context, precision, kernel)
+    width = compute_bytes(precision)
+    final_norm = (4 + 2 * width) * shape.hidden_size + 4
+    every_layer = shape.num_layers * (width * shape.hidden_size if checkpointing else layer)
+    per_token = every_layer + (layer if checkpointing else 0)
+    return rows * context * (per_token + final_norm)
+
+
+def logit_bytes(shape: Shape, *, rows: int, context: int, precision: Precision) -> int:
+    """Bytes of the largest chunk of logits: as computed, their log-softmax in fp32, and its gradient as computed."""
+    elements = min(rows * context * shape.vocab_size, max(LOGITS_AT_ONCE, shape.vocab_size))
+    return elements * (4 + 2 * compute_bytes(precision))
+
+
+def key_value_cache_bytes(shape: Shape, *, rows: int, context: int, precision: Precision) -> int:
+    """Bytes of the keys and values of every token of `rows` rows; whole rows even where a window is shorter."""
+    return 2 * shape.num_layers * shape.key_value_size * rows * context * compute_bytes(precision)
+
+
+def training_memory(
+    shape: Shape,
+    *,
+    rows: int,
+    context: int,
+    precision: Precision,
+    kernel: Kernel = "matmul",
+    checkpointing: bool = False,
+    adapter: Adapter | None = None,
+    reward: bool = False,
+) -> Memory:
+    """Memory of one process that trains a language model (or reward model) on `rows` rows a pass.
+
+    Trained weights take their own bytes, an fp32 master copy where they are not fp32 themselves, fp32 gradients on the
+    masters, the gradients of the pass itself, and two fp32 moments.
+    """
+    total = reward_parameters(shape) if reward else parameters(shape).total
+    trained = total if adapter is None else adapter_parameters(shape, adapter)
+    own = weight_bytes(precision) if adapter is None else _MASTER_BYTES
+    masters = 0 if own == _MASTER_BYTES else _MASTER_BYTES
+    activations = activation_bytes(
+        shape, rows=rows, context=context, precision=precision, kernel=kernel, checkpointing=checkpointing
+    )
+    return Memory(
+        weights=_held_weights(shape, total, precision, adapter) + trained * masters,
+        gradients=trained * (own + masters),
+        optimizer=trained * 2 * _MASTER_BYTES,
+        activations=activations,
+        logits=0 if reward else logit_bytes(shape, rows=rows, context=context, precision=precision),
+    )
+
+
+def _held_weights(shape: Shape, total: int, precision: Precision, adapter: Adapter | None) -> int:
+    """Bytes of the network's weights. Adapters are fp32; a 4-bit base keeps embedding, head and norms unpacked."""
+    width = weight_bytes(precision)
+    if adapter is None:
+        return total * width
+    added = adapter_parameters(shape, adapter) * _MASTER_BYTES
+    if adapter.bits != 4:
+        return total * width + added
+    counted = parameters(shape)
+    packed = counted.attention + counted.mlp
+    return int(packed * _PACKED_BYTES) + (total - packed) * width + added
+
+
+def ppo_memory(
+    shape: Shape,
+    *,
+    rollout_rows: int,
+    rows: int,
+    context: int,
+    precision: Precision,
+    kernel: Kernel = "matmul",
+    checkpointing: bool = False,
+    adapter: Adapter | None = None,
+) -> Memory:
+    """Memory of one process of PPO: policy and value model trained, reward model and reference held.
+
+    With an adapter the reference is the policy without it, so it takes nothing. `rollout_rows` completions are
+    generated at once, `rows` of them trained on a pass.
+    """
+    policy = training_memory(
+        shape,
+        rows=rows,
+        context=context,
+        precision=precision,
+        kernel=kernel,
+        checkpointing=checkpointing,
+        adapter=adapter,
+    )
+    value = training_memory(
+        shape, rows=rows, context=context, precision=precision, kernel=kernel, checkpointing=checkpointing, reward=True
+    )
+    width = weight_bytes(precision)
+    held = reward_parameters(shape) * width + (parameters(shape).total * width if adapter is None else 0)
+    return Memory(
+        weights=policy.weights + value.weights + held,
+        gradients=policy.gradients + value.gradients,
+        optimizer=policy.optimizer + value.optimizer,
+        activations=policy.activations + value.activations,
+        logits=policy.logits,
+        key_value_cache=key_value_cache_bytes(shape, rows=rollout_rows, context=context, precision=precision),
+    )
