@@ -16,6 +16,9 @@ MAX_SHARE_WITHOUT_SUPERVISION = 0.05
 MAX_SHARE_TRUNCATED = 0.2
 """More rows cut short than this teach the model not to stop."""
 
+MAX_SHARE_TOO_LONG = 0.5
+"""Pairs and prompts that do not fit are dropped; more than this and what is left is another data set."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Census:
@@ -83,6 +86,8 @@ def census_problems(census: Census) -> list[str]:
     problems = _fault_counts(census)
     if census.kind in ("documents", "conversations") and census.supervised_tokens == 0:
         problems.append("no token is supervised, so there is nothing to learn")
+    if census.kind in ("conversations", "preferences"):
+        problems += _terminator_problems(census)
     if census.kind == "conversations":
         problems += _supervision_problems(census)
     return problems
@@ -96,7 +101,21 @@ def _fault_counts(census: Census) -> list[str]:
         problems.append(
             f"{census.rows_not_one_eos:,} of {census.records:,} records do not end each text or answer with one EOS"
         )
+    if census.rows_too_long > MAX_SHARE_TOO_LONG * census.records:
+        problems.append(
+            f"{census.rows_too_long:,} of {census.records:,} records do not fit into the context; raise `context`"
+        )
     return problems
+
+
+def _terminator_problems(census: Census) -> list[str]:
+    unterminated = census.rows - census.answers_cut - census.rows_with_terminator_supervised
+    if unterminated <= 0:
+        return []
+    return [
+        f"{unterminated:,} of {census.rows:,} rows do not supervise the end of the answer: the model would not learn "
+        "to stop"
+    ]
 
 
 def _supervision_problems(census: Census) -> list[str]:
@@ -112,11 +131,5 @@ def _supervision_problems(census: Census) -> list[str]:
         problems.append(
             f"{census.rows_truncated:,} of {census.rows:,} rows are cut at the context, {census.answers_cut:,} of them "
             "before the end of the answer; raise `context`"
-        )
-    unterminated = census.rows - census.answers_cut - census.rows_with_terminator_supervised
-    if unterminated > 0:
-        problems.append(
-            f"{unterminated:,} of {census.rows:,} rows do not supervise the end of the answer: the model would not "
-            "learn to stop"
         )
     return problems

@@ -83,7 +83,8 @@ def _check_terminators(tokenizer: Tokenizer) -> None:
 
 def _check_bos(tokenizer: Tokenizer) -> None:
     ids = tokenizer.render_prompt(_DIALOGUE[:1])
-    count = ids.count(tokenizer.bos_id) if tokenizer.bos_id not in (None, *tokenizer.stop_ids) else 0
+    bos = tokenizer.bos_id
+    count = 0 if bos is None or bos in tokenizer.stop_ids else ids.count(bos)
     if count > 1 or ids[:2] == [tokenizer.bos_id] * 2:
         raise TemplateError(
             "the chat template writes BOS more than once",
