@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from weightgate.chat import Chat, chat
+from weightgate.chat import Chat, chat_loop
 from weightgate.train.generator import Answer, Piece, Settings
 
 STAND_IN = """
 import time
-from weightgate.chat import chat
-from weightgate.train.generator import Piece, Settings
+from weightgate.chat import chat_loop
+from weightgate.train.generator import Piece
 class Endless:
     context_tokens = 100
     def encode_messages(self, messages): return [1] * len(messages)
@@ -28,7 +28,7 @@ class Endless:
         while True:
             yield Piece(text=f"turn {len(prompt)} ", num_tokens=1)
             time.sleep(0.01)
-chat(Endless(), Settings(max_tokens=5))
+chat_loop(Endless(), temperature=1.0, max_tokens=5)
 """
 
 
@@ -58,7 +58,7 @@ class Echo:
 
 def said(lines: str, echo: Echo | None = None) -> str:
     output = io.StringIO()
-    chat(echo or Echo(), Settings(max_tokens=50), source=io.StringIO(lines), output=output)
+    chat_loop(echo or Echo(), temperature=1.0, max_tokens=50, source=io.StringIO(lines), output=output)
     return output.getvalue()
 
 

@@ -22,9 +22,12 @@ import pytest
 pytest.importorskip("torch", reason="the endpoint serves a model")
 pytest.importorskip("starlette", reason="the endpoint needs weightgate[serve]")
 from tiny_endpoint import CONTEXT, tiny_generator
-from weightgate.errors import UserError
-from weightgate.serve import Aliases, Fixed, Options, Served, create_app, serve, write_aliases
+from weightgate.errors import StoreError, UserError
+from weightgate.serve import Aliases, Fixed, Options, Served, create_app, follow, generator_of, serve, write_aliases
+from weightgate.store import Store
+from weightgate.train.checkpoints import MODEL_CONFIG, publish
 from weightgate.train.generator import Answer, Piece, Settings
+from weightgate.train.models import config_json, saved_tensors
 
 TOKEN = "open sesame"
 START_SECONDS = 90
@@ -443,3 +446,32 @@ def test_streams_with_stop_strings_equal_whole_answers(seed: int) -> None:
         tokens = [token.text for piece in pieces for token in piece.tokens]
         assert tokens == [token.text for token in answer.tokens]
         assert not any(stopped in answer.text for stopped in settings.stop)
+
+
+def test_a_checkpoint_of_a_store_is_loaded_by_its_ref(tmp_path: Path) -> None:
+    made = tiny_generator(4)
+    (tmp_path / "weightgate.yaml").write_text(
+        "version: 1\nname: n\nbase: {model: elsewhere}\ndevice: cpu\nprecision: fp32\n"
+        "stages:\n  - {name: s, kind: finetune, steps: 1, data: [{path: a}]}\n"
+    )
+    store = Store.create(tmp_path / ".weightgate")
+    files = made.tokenizer.files() | {MODEL_CONFIG: json.dumps(config_json(made.model.config)).encode()}
+    identity = publish(
+        store,
+        stage="s",
+        stage_kind="finetune",
+        tensors=saved_tensors(made.model),
+        files=files,
+        inputs={},
+        parent=None,
+        reward=None,
+    )
+    store.set_ref("s", identity, old=None, why="test")
+    loaded = generator_of(tmp_path / "weightgate.yaml", "s")
+    assert loaded.checkpoint == identity
+    prompt, settings = made.encode_text("the fox"), Settings(max_tokens=20, temperature=1.0, seed=1)
+    assert loaded.answer([prompt], settings) == made.answer([prompt], settings)
+    write_aliases(tmp_path / "aliases.json", {"live": "s"})
+    assert follow(tmp_path / "weightgate.yaml", tmp_path / "aliases.json").get("live").checkpoint == identity
+    with pytest.raises(StoreError):
+        generator_of(tmp_path / "weightgate.yaml", "nonesuch")

@@ -37,7 +37,9 @@ def tiny_generator(seed: int) -> ModelGenerator:
         eos_token_id=tokenizer.eos_id,
         initializer_range=0.3,
     )
-    return ModelGenerator(model=AutoModelForCausalLM.from_config(config).eval(), tokenizer=tokenizer)
+    return ModelGenerator(
+        model=AutoModelForCausalLM.from_config(config).eval(), tokenizer=tokenizer, checkpoint=f"seed-{seed}"
+    )
 
 
 def load(checkpoint: str) -> Served:

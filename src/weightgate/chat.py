@@ -128,12 +128,19 @@ class Chat:
         self._output.flush()
 
 
-def chat(
-    generator: Generator, settings: Settings, *, source: TextIO | None = None, output: TextIO | None = None
+def chat_loop(
+    generator: Generator,
+    *,
+    temperature: float,
+    max_tokens: int,
+    seed: int | None = None,
+    source: TextIO | None = None,
+    output: TextIO | None = None,
 ) -> None:
     """Run a session on the terminal, or over piped input, until the input ends."""
     source, output = source or sys.stdin, output or sys.stdout
     interactive = source.isatty() and output.isatty()
+    settings = Settings(max_tokens=max_tokens, temperature=temperature, seed=seed)
     session = Chat(generator, settings, output=output, interactive=interactive)
     session.run(_typed(output) if interactive else iter(source))
 

@@ -84,7 +84,7 @@ def serve(catalog: Catalog, *, host: str = "127.0.0.1", port: int = 8000, option
         options = Options(**{**vars(options), "hosts": frozenset({"127.0.0.1", "localhost", "::1", host})})
     app = create_app(catalog, options)
     listening = _listen(host, port)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", server_header=False))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="info", access_log=False, lifespan="on", server_header=False))
     with listening:
         server.run(sockets=[listening])
 

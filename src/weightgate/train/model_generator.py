@@ -29,13 +29,14 @@ _UNFINISHED = "\ufffd"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelGenerator:
-    """Completes with `model`, at most `batch` rows at once.
+    """Completes with `model`, at most `batch` rows at once; `checkpoint` says which weights these are.
 
     Log-probabilities are those of the distribution the temperature gives, before top-p cuts it.
     """
 
     model: Any
     tokenizer: Tokenizer
+    checkpoint: str
     batch: int = 64
 
     @property

@@ -1,0 +1,62 @@
+"""Checkpoints of a recipe's store, ready to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from weightgate import recipe
+from weightgate.serve.app import Options, serve
+from weightgate.serve.catalog import Aliases, Fixed, Served
+from weightgate.store import Store
+from weightgate.train.checkpoints import load_policy, tokenizer_of
+from weightgate.train.environment import choose_device, choose_precision
+from weightgate.train.model_generator import ModelGenerator
+
+
+def generator_loader(recipe_path: Path) -> Callable[[str], ModelGenerator]:
+    """Return a function that makes a ref (or id) of the recipe's store ready to answer.
+
+    Raises `RecipeError` and `StoreError`; the function it returns raises `StoreError` for a ref that does not resolve,
+    a reward model and damaged bytes.
+    """
+    loaded = recipe.load(recipe_path)
+    store = Store.open(recipe_path.parent / loaded.store)
+    if loaded.threads is not None:
+        torch.set_num_threads(loaded.threads)
+    device = choose_device(loaded.device)
+    precision = choose_precision(loaded.precision, device)
+
+    def load(ref: str) -> ModelGenerator:
+        checkpoint = store.resolve(ref)
+        model = load_policy(store, checkpoint, device=device, precision=precision)
+        tokenizer = tokenizer_of(store, store.manifest(checkpoint))
+        return ModelGenerator(model=model, tokenizer=tokenizer, checkpoint=checkpoint)
+
+    return load
+
+
+def generator_of(recipe_path: Path, ref: str) -> ModelGenerator:
+    """Load one checkpoint of the recipe's store. Raises as `generator_loader` and what it returns do."""
+    return generator_loader(recipe_path)(ref)
+
+
+def follow(recipe_path: Path, aliases: Path) -> Aliases:
+    """Names out of an alias file, each standing for a ref of the recipe's store; see `Aliases`."""
+    load = generator_loader(recipe_path)
+
+    def served(ref: str) -> Served:
+        generator = load(ref)
+        return Served(checkpoint=generator.checkpoint, generator=generator)
+
+    return Aliases(aliases, served)
+
+
+def serve_generator(
+    generator: ModelGenerator, *, alias: str, host: str, port: int, token_variable: str | None = None
+) -> None:
+    """Serve one checkpoint under one name until interrupted; see `serve`."""
+    served = Served(checkpoint=generator.checkpoint, generator=generator)
+    serve(Fixed({alias: served}), host=host, port=port, options=Options(token_variable=token_variable))
