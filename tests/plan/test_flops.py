@@ -107,11 +107,15 @@ def test_reward_flops_agree_with_the_counter() -> None:
     assert 2 * 48 * flops.reward_training_flops(read_shape(VARIANTS[0]), 48) == pytest.approx(counted, rel=0.01)
 
 
-@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]], ids=str)
-def test_adapter_counts_agree_with_peft_and_the_counter(targets: Any) -> None:
+@pytest.mark.parametrize(
+    ("config", "targets"),
+    [(VARIANTS[0], "all-linear"), (VARIANTS[0], ["q_proj", "self_attn.v_proj"]), (VARIANTS[10], ["c_attn", "c_proj"])],
+    ids=str,
+)
+def test_adapter_counts_agree_with_peft_and_the_counter(config: dict[str, Any], targets: Any) -> None:
     adapter = Adapter(rank=4, targets=targets)
-    model = get_peft_model(network(VARIANTS[0]), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
-    shape = read_shape(VARIANTS[0])
+    model = get_peft_model(network(config), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
+    shape = read_shape(config)
     assert flops.adapter_parameters(shape, adapter) == sum(p.numel() for p in model.parameters() if p.requires_grad)
     counted = counted_flops(model.eval(), 2, 48, backward=True)
     assert 2 * 48 * flops.adapter_training_flops(shape, 48, adapter) == pytest.approx(counted, rel=0.01)

@@ -138,15 +138,18 @@ def _positions_seen(context: int, window: int | None, attention: Attention) -> f
 
 def adapter_parameters(shape: Shape, adapter: Adapter) -> int:
     """Trainable parameters of a LoRA adapter: rank x (inputs + outputs) a target matrix (Hu et al. 2021, section 4)."""
-    return shape.num_layers * sum(adapter.rank * (rows + columns) for rows, columns in _targets(shape, adapter))
+    return shape.num_layers * sum(
+        adapter.rank * (rows + columns) for rows, columns in _targets(shape, adapter).values()
+    )
 
 
-def _targets(shape: Shape, adapter: Adapter) -> list[tuple[int, int]]:
-    """Inputs and outputs of every matrix of one layer that the adapter sits on."""
+def _targets(shape: Shape, adapter: Adapter) -> dict[str, tuple[int, int]]:
+    """Name, inputs and outputs of every matrix of one layer that the adapter sits on; a target is the end of a name."""
     matrices = _layer_matrices(shape)
     if adapter.targets == "all-linear":
-        return list(matrices.values())
-    return [size for name, size in matrices.items() if name in adapter.targets]
+        return matrices
+    ends = tuple(f".{target}" for target in adapter.targets)
+    return {name: size for name, size in matrices.items() if f".{name}".endswith(ends)}
 
 
 def _layer_matrices(shape: Shape) -> dict[str, tuple[int, int]]:
@@ -154,19 +157,19 @@ def _layer_matrices(shape: Shape) -> dict[str, tuple[int, int]]:
     query, key_value = shape.query_size, shape.key_value_size
     if not shape.family.gated_mlp:
         return {
-            "c_attn": (hidden, query + 2 * key_value),
+            "attn.c_attn": (hidden, query + 2 * key_value),
             "attn.c_proj": (query, hidden),
-            "c_fc": (hidden, wide),
+            "mlp.c_fc": (hidden, wide),
             "mlp.c_proj": (wide, hidden),
         }
     return {
-        "q_proj": (hidden, query),
-        "k_proj": (hidden, key_value),
-        "v_proj": (hidden, key_value),
-        "o_proj": (query, hidden),
-        "gate_proj": (hidden, wide),
-        "up_proj": (hidden, wide),
-        "down_proj": (wide, hidden),
+        "self_attn.q_proj": (hidden, query),
+        "self_attn.k_proj": (hidden, key_value),
+        "self_attn.v_proj": (hidden, key_value),
+        "self_attn.o_proj": (query, hidden),
+        "mlp.gate_proj": (hidden, wide),
+        "mlp.up_proj": (hidden, wide),
+        "mlp.down_proj": (wide, hidden),
     }
 
 
@@ -175,7 +178,8 @@ def adapter_training_flops(shape: Shape, context: int, adapter: Adapter, *, atte
 
     The frozen matrices need no gradient of their weights, so they cost two thirds of full training; attention and the
     adapter's own matrices cost the whole three. The first layer's input needs no gradient either, which saves the
-    backward pass of its query, key and value projections. QLoRA costs the same and de-quantisation on top, which is
+    backward pass of its query, key and value projections (and of its attention as well where no adapter sits on them,
+    which is not counted off: less than one layer's share). QLoRA costs the same and de-quantisation on top, which is
     no matrix product.
     """
     base = token_flops(shape, context, attention=attention)
@@ -187,9 +191,8 @@ def adapter_training_flops(shape: Shape, context: int, adapter: Adapter, *, atte
 
 def _first_inputs(shape: Shape, adapter: Adapter) -> int:
     """Rows of the first layer's A matrices whose input is the embedding itself."""
-    at_input = {"q_proj", "k_proj", "v_proj", "c_attn"}
-    names = at_input if adapter.targets == "all-linear" else at_input.intersection(adapter.targets)
-    return shape.hidden_size * sum(name in names for name in _layer_matrices(shape))
+    at_input = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "attn.c_attn"}
+    return shape.hidden_size * len(at_input.intersection(_targets(shape, adapter)))
 
 
 def reward_training_flops(shape: Shape, context: int, *, attention: Attention = "full") -> float:
