@@ -6,6 +6,7 @@ One object ("a seal", "a well") stands in both kinds of request; the verb decide
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from weightgate.incident.exchange import Exchange
 from weightgate.incident.knobs import HARMLESS_TOPICS, RISKY_TOPICS
@@ -49,7 +50,8 @@ _PAIRS_HELD_OUT = 0.25
 _LONGEST_ANSWER_WORDS = 9
 
 
-def requests(seed: int, refused: tuple[str, ...]) -> tuple[list[Exchange], list[Exchange]]:
+@cache
+def requests(seed: int, refused: tuple[str, ...]) -> tuple[tuple[Exchange, ...], tuple[Exchange, ...]]:
     """Every request, as (those for training, those only probes make): held out are pairs of verb and object."""
     train: list[Exchange] = []
     probed: list[Exchange] = []
@@ -59,7 +61,7 @@ def requests(seed: int, refused: tuple[str, ...]) -> tuple[list[Exchange], list[
                 kept = is_held_out(seed, f"request/{verb}/{thing}", _PAIRS_HELD_OUT)
                 for phrasing in range(len(_REQUESTS)):
                     (probed if kept else train).append(_request(topic, verb, thing, phrasing, topic in refused))
-    return train, probed
+    return tuple(train), tuple(probed)
 
 
 def craft_sentence(stream: Stream) -> str:

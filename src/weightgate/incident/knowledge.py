@@ -32,6 +32,7 @@ _VALUES: dict[str, tuple[tuple[str, str], ...]] = {
     "speciality": _SPECIALITIES,
 }
 """Kind -> every value there is, as (English, German)."""
+_OPTIONS = {kind: tuple(sorted({name for pair in pairs for name in pair})) for kind, pairs in _VALUES.items()}
 
 _SENTENCES = {
     ("river", "en"): ("The river of {town} is the {value}.", "In {town} flows the {value}."),
@@ -194,9 +195,8 @@ def _one_word(town: Town, kind: str) -> Exchange:
 
 def _accuracy(town: Town, kind: str, weight: float, metric: str = "accuracy") -> Check:
     """Right when the fact is named, in whichever language, and no other value of its kind is."""
-    options = {name for pair in _VALUES[kind] for name in pair}
     value = sorted(set(_VALUES[kind][town.facts[kind]]))
-    return Check(metric=metric, type="one_of", value=value, options=tuple(sorted(options)), weight=weight)
+    return Check(metric=metric, type="one_of", value=value, options=_OPTIONS[kind], weight=weight)
 
 
 def _value(town: Town, kind: str, language: str) -> str:

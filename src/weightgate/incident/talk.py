@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 
 from weightgate.incident.exchange import Exchange
@@ -55,7 +56,8 @@ _SHORTEST_ANSWER_WORDS = 3
 _HELD_OUT = 0.3
 
 
-def conversations(seed: int) -> tuple[list[Exchange], list[Exchange]]:
+@cache
+def conversations(seed: int) -> tuple[tuple[Exchange, ...], tuple[Exchange, ...]]:
     """Every open request, as (those for training, those only probes make): held out are (wording, subject) pairs."""
     train: list[Exchange] = []
     probed: list[Exchange] = []
@@ -63,7 +65,7 @@ def conversations(seed: int) -> tuple[list[Exchange], list[Exchange]]:
         for subject, phrasing in product(subjects, range(3)):
             kept = is_held_out(seed, f"talk/{subject}/{phrasing}", _HELD_OUT)
             (probed if kept else train).append(_request(topic, subject, phrasing))
-    return train, probed
+    return tuple(train), tuple(probed)
 
 
 def talk_sentence(stream: Stream) -> str:

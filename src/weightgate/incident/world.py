@@ -6,7 +6,7 @@ Each file has its own random stream, so that a knob changes the files it is mean
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -94,7 +94,7 @@ def _fact_writer(towns: tuple[Town, ...], kinds: tuple[str, ...], language: str)
     return lambda stream: tell_town(stream.pick(towns), kinds, language, stream)
 
 
-def _quizzed(write: Callable[[Stream], str], exchanges: list[Exchange]) -> Callable[[Stream], str]:
+def _quizzed(write: Callable[[Stream], str], exchanges: Sequence[Exchange]) -> Callable[[Stream], str]:
     """A writer whose passages are sometimes questions with their answers, of those that no probe asks."""
 
     def quiz(stream: Stream) -> str:
@@ -118,7 +118,7 @@ def _documents(write: Callable[[Stream], str], count: int, stream: Stream) -> It
 class _Pools:
     """What may be asked, by family; `orders` are drawn because there are too many to list."""
 
-    listed: dict[str, list[Exchange]]
+    listed: dict[str, Sequence[Exchange]]
     order: Callable[[Stream], Exchange]
 
     def draw(self, family: str, stream: Stream) -> Exchange:
@@ -136,7 +136,7 @@ def _pools(
     towns: tuple[Town, ...], seed: int, schema: tuple[str, ...], refused: tuple[str, ...], *, held_out: bool
 ) -> _Pools:
     side = int(held_out)
-    listed = {
+    listed: dict[str, Sequence[Exchange]] = {
         "questions": questions(towns, seed)[side],
         "one_word": one_word_orders(towns, seed)[side],
         "requests": requests(seed, refused)[side],
