@@ -124,13 +124,13 @@ def build(
     recipe_path: Path, as_json: bool, until: str | None, start: str | None, restart: bool, report_path: Path | None
 ) -> None:
     """Run the main job: train, store, measure and gate every stage; go on where it was."""
-    from weightgate.build import build_model, open_workspace
+    from weightgate.build import build_model, open_workspace, write_report
     from weightgate.build.progress import observer_for
 
     workspace = open_workspace(recipe_path)
     with observer_for(as_json) as observer:
         outcome = build_model(workspace, until=until, start=start, restart=restart, observer=observer)
-    written = report_path
+    written = write_report(workspace, outcome, report_path)
     if as_json:
         click.echo(json.dumps(outcome.to_json() | {"report": str(written)}))
     else:
@@ -224,17 +224,19 @@ def serve(ref: str, recipe_path: Path, host: str, port: int, alias: str | None, 
 def demo(folder: Path, seed: int) -> None:
     """Build the built-in world: pre-training, fine-tuning, reward model and PPO, with every gate."""
     from weightgate.build import build_model, lock_contract, open_workspace, write_report
-    from weightgate.incident import Knobs, generate
     from weightgate.build.progress import observer_for
+    from weightgate.incident.knobs import Knobs
+    from weightgate.incident.world import generate
 
     if not (folder / "weightgate.yaml").exists():
         generate(folder, Knobs(seed=seed))
     workspace = open_workspace(folder / "weightgate.yaml")
     with observer_for(as_json=False) as observer:
-        observer.note("locking the contract")
-        lock_contract(workspace)
+        if not workspace.lock_path.exists():
+            observer.note("locking the contract")
+            lock_contract(workspace)
         outcome = build_model(workspace, until=None, start=None, restart=False, observer=observer)
-    click.echo(f"report: {write_report(workspace, None).resolve()}")
+    click.echo(f"report: {write_report(workspace, outcome, None).resolve()}")
     if not outcome.passed:
         raise GateFailed(outcome.reason)
 

@@ -53,7 +53,9 @@ def _tree(manifests: list[Manifest]) -> Iterator[tuple[Manifest, int]]:
     return below(None, 0)
 
 
-def _lineage_row(store: Store, manifest: Manifest, depth: int, names: Mapping[str, list[str]]) -> tuple[Cell | str, ...]:
+def _lineage_row(
+    store: Store, manifest: Manifest, depth: int, names: Mapping[str, list[str]]
+) -> tuple[Cell | str, ...]:
     result = judged_result(store, manifest.id)
     branch = "  " * max(0, depth - 1) + ("└ " if depth else "")
     cost = training_cost(store, manifest.id)
@@ -84,7 +86,9 @@ def checkpoint_page(store: Store, ref: str) -> Page:
     blocks: list[Block] = [
         Headline(severity="note", text=f"{manifest.stage} ({manifest.stage_kind})", detail=checkpoint),
         KeyValues(title="Identity", pairs=_identity(store, manifest)),
-        KeyValues(title="Inputs", pairs=tuple((name, _shown(value)) for name, value in sorted(manifest.inputs.items()))),
+        KeyValues(
+            title="Inputs", pairs=tuple((name, _shown(value)) for name, value in sorted(manifest.inputs.items()))
+        ),
     ]
     if result is not None and result.measurements:
         blocks.append(measurements_table(result))

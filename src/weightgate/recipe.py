@@ -243,7 +243,7 @@ class Recipe(_Part):
     tokenizer: Tokenizer | None = None
     architecture: Architecture | None = None
     template: str | None = Field(
-        None, description="weightgate (built-in), base (the base model's own), or a Jinja file; default: base if there is one"
+        None, description="weightgate (built-in), base (the base model's own), or a Jinja file; default: what there is"
     )
     precision: Literal["auto", "fp32", "bf16", "bf16-autocast"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda, mps")

@@ -1,6 +1,18 @@
 """The main job and what surrounds it: plan, lock, build, report, export."""
 
+from weightgate.build.exporting import export_checkpoint
+from weightgate.build.page import write_report
+from weightgate.build.planning import plan_build
 from weightgate.build.run import Outcome, build_model, lock_contract
 from weightgate.build.workspace import Workspace, open_workspace
 
-__all__ = ["Outcome", "Workspace", "build_model", "lock_contract", "open_workspace"]
+__all__ = [
+    "Outcome",
+    "Workspace",
+    "build_model",
+    "export_checkpoint",
+    "lock_contract",
+    "open_workspace",
+    "plan_build",
+    "write_report",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,17 @@ from weightgate.train.stages import num_steps
 
 Stage = Pretrain | Finetune | Reward | Align
 
-_PREPARE = {
+_PREPARE: dict[str, Callable[[Request], Prepared[Any]]] = {
     "pretrain": prepare_documents,
     "finetune": prepare_conversations,
     "reward": prepare_preferences,
     "align": prepare_prompts,
 }
-_READ_CHAT = {"finetune": read_conversations, "reward": read_preferences, "align": read_prompts}
+_READ_CHAT: dict[str, Callable[..., Iterator[Any]]] = {
+    "finetune": read_conversations,
+    "reward": read_preferences,
+    "align": read_prompts,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +76,7 @@ def find_facts(workspace: Workspace) -> Facts:
     for stage in recipe.stages:
         problems = census_problems(prepared[stage.name].census)
         if problems:
-            raise LockError(
-                problems[0], where=f"stages.{stage.name}.data", found="; ".join(problems[1:]) or None
-            )
+            raise LockError(problems[0], where=f"stages.{stage.name}.data", found="; ".join(problems[1:]) or None)
     steps = {
         stage.name: num_steps(stage, prepared[stage.name].train, recipe, tokenizer.pad_id) for stage in recipe.stages
     }

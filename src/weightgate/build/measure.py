@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from weightgate import stats
 from weightgate.data.order import permutation
 from weightgate.data.packing import PairLoader, holdout_batches, prompt_batch
-from weightgate.data.prepare import Prepared
 from weightgate.data.rows import PairRows, TokenRows
 from weightgate.data.tokenizer import Tokenizer
 from weightgate.probe.checkpoint_target import CheckpointTarget
@@ -110,9 +108,7 @@ def _holdout(
     return found
 
 
-def reward_measurements(
-    model: RewardModel, tokenizer: Tokenizer, device: torch.device, holdout: PairRows
-) -> Measured:
+def reward_measurements(model: RewardModel, tokenizer: Tokenizer, device: torch.device, holdout: PairRows) -> Measured:
     """Pair accuracy on held-out pairs (a tie counts as wrong), and how far the score follows the length."""
     if len(holdout) == 0:
         nothing = Unmeasured(reason="no pair was held out; raise `holdout`")
@@ -139,7 +135,12 @@ def reward_measurements(
 
 
 def alignment_measurements(
-    policy: Any, answers: Answers | None, tokenizer: Tokenizer, device: torch.device, subjects: AlignmentSubjects, suite: Suite | None
+    policy: Any,
+    answers: Answers | None,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    subjects: AlignmentSubjects,
+    suite: Suite | None,
 ) -> dict[str, Measurement]:
     """KL to the reference and the gains in proxy and gold reward, each paired by prompt.
 
@@ -152,7 +153,9 @@ def alignment_measurements(
     else:
         found |= _on_prompts(policy, tokenizer, device, subjects)
     if suite is None or answers is None or subjects.parent_answers is None:
-        found["align.gold_gain"] = Unmeasured(reason="there is no gold scorer: the recipe has no probes, or the parent no answers")
+        found["align.gold_gain"] = Unmeasured(
+            reason="there is no gold scorer: the recipe has no probes, or the parent no answers"
+        )
     else:
         found["align.gold_gain"] = gold_gain(suite, answers, subjects.parent_answers)
     return found
@@ -217,9 +220,7 @@ def _scores(
 ) -> list[float]:
     with torch.no_grad():
         return [
-            score
-            for ids, mask, _ in _padded_rows(prompts, completions, device)
-            for score in reward(ids, mask).tolist()
+            score for ids, mask, _ in _padded_rows(prompts, completions, device) for score in reward(ids, mask).tolist()
         ]
 
 

@@ -33,7 +33,7 @@ from weightgate.store import Result, digest_json, require_free_space
 from weightgate.store.resume import clear
 from weightgate.train.checkpoints import load_policy, load_reward, newest_resume_state, publish, save_resume_point
 from weightgate.train.environment import hold_still
-from weightgate.train.loop import Progress, Trained
+from weightgate.train.loop import Progress, ResumeState, Trained
 from weightgate.train.models import load_base, new_model
 from weightgate.train.stages import Job, Kept, train
 
@@ -44,11 +44,16 @@ _TRAINING_KEYS = ("context", "batch", "micro_batch", "optimizer", "schedule", "a
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a build came to. `checkpoints` maps each finished stage to its checkpoint."""
+    """What a build came to.
+
+    `checkpoints` maps each finished stage to its checkpoint; `overhead_seconds` says what this run spent besides
+    training: checking the contract, writing resume points and checkpoints, measuring and judging.
+    """
 
     passed: bool
     reason: str
     checkpoints: Mapping[str, str] = field(default_factory=dict)
+    overhead_seconds: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -76,17 +81,35 @@ def build_model(
     when the loop refuses to go on. A failed gate is no exception: the outcome says so.
     """
     locked = lock.read_lock(workspace.lock_path)
-    observer.note("checking the contract")
-    facts = find_facts(workspace)
-    lock.require_agreement(locked, facts.contract, workspace.lock_path)
-    refuse_contamination(workspace, facts.suite)
     if until is not None:
         workspace.recipe.stage(until)
+    observer.note("checking the contract")
+    watch = Stopwatch()
+    with watch("contract"):
+        facts = find_facts(workspace)
+        lock.require_agreement(locked, facts.contract, workspace.lock_path)
+        refuse_contamination(workspace, facts.suite)
     _require_disk(workspace, facts)
-    run = _Build(workspace, facts, observer, restart)
+    run = _Build(workspace, facts, observer, restart, watch)
     if start is not None:
         run.start_from(start)
     return run.through(until)
+
+
+class Stopwatch:
+    """Adds up wall-clock seconds by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Count the time spent inside under `name`."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
 
 
 def _require_disk(workspace: Workspace, facts: Facts) -> None:
@@ -149,7 +172,8 @@ def _plain(value: Any) -> Any:
 class _Build:
     """One run of the main job; holds what the stages pass on to each other."""
 
-    def __init__(self, workspace: Workspace, facts: Facts, observer: Observer, restart: bool) -> None:
+    def __init__(self, workspace: Workspace, facts: Facts, observer: Observer, restart: bool, watch: Stopwatch) -> None:
+        self.watch = watch
         self.workspace = workspace
         self.recipe: Recipe = workspace.recipe
         self.store = workspace.store
@@ -191,10 +215,15 @@ class _Build:
                 verdicts = self._stage(stage)
                 if not verdicts:
                     reason = f"stage {stage.name!r} did not pass its gates; nothing after it was built"
-                    return Outcome(passed=False, reason=reason, checkpoints=self.checkpoints)
+                    return self._outcome(False, reason)
             if stage.name == until:
                 break
-        return Outcome(passed=True, reason="every gate passed", checkpoints=self.checkpoints)
+        return self._outcome(True, "every gate passed")
+
+    def _outcome(self, ok: bool, reason: str) -> Outcome:
+        return Outcome(
+            passed=ok, reason=reason, checkpoints=dict(self.checkpoints), overhead_seconds=dict(self.watch.seconds)
+        )
 
     def _stage(self, stage: Stage) -> bool:
         parent, reward = self._parent_of(stage), self._reward_of(stage)
@@ -260,15 +289,20 @@ class _Build:
                 job,
                 steps,
                 resume=resume,
-                save=lambda state: self._main(lambda: save_resume_point(folder, state)),
+                save=lambda state: self._save(folder, state),
                 observe=lambda progress: self._progress(stage.name, progress),
                 stop_requested=stop.is_set,
             )
-        checkpoint = self._publish(stage, kept, parent, reward, inputs, key, trained)
-        self._main(lambda: clear(folder))
+        with self.watch("store"):
+            checkpoint = self._publish(stage, kept, parent, reward, inputs, key, trained)
+            self._main(lambda: clear(folder))
         self.observer.stage_finished(stage.name, checkpoint, time.monotonic() - began, False)
         workspace.accelerator.wait_for_everyone()
         return checkpoint
+
+    def _save(self, folder: Path, state: ResumeState) -> None:
+        with self.watch("store"):
+            self._main(lambda: save_resume_point(folder, state))
 
     def _main(self, action: Any) -> None:
         """Let the main process alone write to the store."""
@@ -291,7 +325,7 @@ class _Build:
     def _job(self, stage: Stage, parent: str | None, reward: str | None) -> Job:
         workspace, facts = self.workspace, self.facts
         device = workspace.accelerator.device
-        where = {"device": device, "precision": workspace.precision}
+        where: dict[str, Any] = {"device": device, "precision": workspace.precision}
         if parent is not None:
             policy = load_policy(self.store, parent, **where)
         elif self.recipe.base is not None:
@@ -348,11 +382,12 @@ class _Build:
         key = f"measured:{checkpoint}"
         basis = self._basis(stage)
         before = self._measured(parent)
-        newest = (self.store.results(key) or [None])[-1]
+        newest = next(reversed(self.store.results(key)), None)
         if newest is None or newest.environment.get("basis") != basis:
             self.observer.note(f"measuring {stage.name}")
             began = time.monotonic()
-            measured = self._measure(stage, checkpoint, parent, reward)
+            with self.watch("gates"):
+                measured = self._measure(stage, checkpoint, parent, reward)
             seconds = time.monotonic() - began
         else:
             measured = _measured_from(newest)
@@ -367,11 +402,15 @@ class _Build:
             environment={"basis": basis, "answers": _answers_json(measured.answers)},
             recorded_at=_now(),
         )
-        if newest is None or [dict(v) for v in newest.verdicts] != list(result.verdicts) or seconds != newest.cost.get("seconds"):
+        if (
+            newest is None
+            or [dict(v) for v in newest.verdicts] != list(result.verdicts)
+            or seconds != newest.cost.get("seconds")
+        ):
             self._main(lambda: self.store.add_result(key, result))
         ok = passed(verdicts)
         self._main(lambda: self._move_refs(stage.name, checkpoint, ok))
-        self.observer.stage_judged(stage.name, list(result.verdicts), ok)
+        self.observer.stage_judged(stage.name, [dict(verdict) for verdict in result.verdicts], ok)
         return ok
 
     def _move_refs(self, name: str, checkpoint: str, ok: bool) -> None:
@@ -401,7 +440,7 @@ class _Build:
     def _measure(self, stage: Stage, checkpoint: str, parent: str | None, reward: str | None) -> Measured:
         workspace, facts = self.workspace, self.facts
         device = workspace.accelerator.device
-        where = {"device": device, "precision": workspace.precision}
+        where: dict[str, Any] = {"device": device, "precision": workspace.precision}
         if isinstance(stage, Reward):
             model = load_reward(self.store, checkpoint, **where)
             return reward_measurements(model, facts.tokenizer, device, facts.prepared[stage.name].holdout)
@@ -413,9 +452,7 @@ class _Build:
         if not isinstance(stage, Align):
             return measured
         assert reward is not None
-        reference = (
-            load_policy(self.store, parent, **where) if parent else load_base(self._base(), **where)
-        )
+        reference = load_policy(self.store, parent, **where) if parent else load_base(self._base(), **where)
         subjects = AlignmentSubjects(
             reference=reference,
             reward=load_reward(self.store, reward, **where),
@@ -443,9 +480,7 @@ class _Build:
     def _holdouts(self, stage: Stage) -> dict[str, tuple[Any, int]]:
         line = self.recipe.stages[: self.recipe.stages.index(stage) + 1]
         return {
-            s.name: (self.facts.prepared[s.name].holdout, s.context)
-            for s in line
-            if s.kind in ("pretrain", "finetune")
+            s.name: (self.facts.prepared[s.name].holdout, s.context) for s in line if s.kind in ("pretrain", "finetune")
         }
 
 
@@ -492,8 +527,3 @@ def _stop_on_signals() -> Iterator[threading.Event]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def resume_folder(workspace: Workspace, key: str) -> Path:
-    """Where the resume points of a run lie."""
-    return workspace.store.root / "resume" / key[3:]

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
@@ -262,7 +261,7 @@ def to_store(tensors: Mapping[str, Tensor]) -> dict[str, TensorData]:
 
 def _tensor_data(tensor: Tensor) -> TensorData:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    raw = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, dtype=np.uint8)
+    raw: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
     return TensorData(dtype=_FROM_TORCH[tensor.dtype], shape=tuple(tensor.shape), data=memoryview(raw))
 
 
@@ -306,7 +305,7 @@ def hidden_states(model: Any, input_ids: Tensor, position_ids: Tensor, document_
 def head_weight(model: Any) -> Tensor | None:
     """The weight (V, H) when logits are exactly `hidden @ weight.T`; None when the head does more than that."""
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = core.get_output_embeddings()
+    head: Any = core.get_output_embeddings()
     extras = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
     if type(head) is not nn.Linear or head.bias is not None:
         return None

@@ -1,4 +1,4 @@
-"""One stage: from a parent's network and tokenised data to an objective, and from the trained objective to a checkpoint.
+"""One stage: a parent's network and tokenised data become an objective, and the trained objective a checkpoint.
 
 Each kind of stage has one function that assembles its objective and one that says what is kept of it.
 """
@@ -75,7 +75,9 @@ def _shard(job: Job, loader: Any) -> Any:
     return loader.shard(job.accelerator.process_index, job.accelerator.num_processes)
 
 
-def num_steps(stage: Pretrain | Finetune | Reward | Align, rows: TokenRows | PairRows, recipe: Recipe, pad_id: int) -> int:
+def num_steps(
+    stage: Pretrain | Finetune | Reward | Align, rows: TokenRows | PairRows, recipe: Recipe, pad_id: int
+) -> int:
     """Steps of the loop that a stage takes on these rows."""
     if isinstance(stage, Align):
         return stage.updates

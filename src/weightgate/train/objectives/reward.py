@@ -48,10 +48,12 @@ class RewardModel(nn.Module):
     def from_causal(cls, model: Any, *, seed: int) -> RewardModel:
         """Put a fresh head on the decoder of `model`, which is shared, not copied.
 
-        The head is drawn from N(0, 1 / (H + 1)) with its own seed, as in arXiv 2403.17031.
+        The head is drawn from N(0, 1 / (H + 1)) with its own seed, as in arXiv 2403.17031. An adapter around `model`
+        stays in the decoder until its own `merge_and_unload` folds it in.
         """
-        hidden_size = model.config.get_text_config(decoder=True).hidden_size
-        reward = cls(model.base_model, prefix=model.base_model_prefix, hidden_size=hidden_size)
+        core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        hidden_size = core.config.get_text_config(decoder=True).hidden_size
+        reward = cls(core.base_model, prefix=core.base_model_prefix, hidden_size=hidden_size)
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(1, hidden_size, generator=generator) / math.sqrt(hidden_size + 1)
         with torch.no_grad():

@@ -89,7 +89,9 @@ class TokenObjective(nn.Module):
             broken.append(f"packed loss {ours:.4f} nats differs from the model's own unpacked loss {theirs:.4f} nats")
         mean = ours / max(1, rows.num_supervised)
         if self.vocab_size is not None and not abs(mean / math.log(self.vocab_size) - 1) <= START_TOLERANCE:
-            broken.append(f"a random network starts at {mean:.3f} nats per token, not ln V = {math.log(self.vocab_size):.3f}")
+            broken.append(
+                f"a random network starts at {mean:.3f} nats per token, not ln V = {math.log(self.vocab_size):.3f}"
+            )
         return broken
 
     def _model_nats(self, batch: TokenBatch) -> float:

@@ -1,0 +1,206 @@
+"""What a build will cost on this machine, and which stages it would rebuild, and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+
+from weightgate.build.facts import Facts, Stage, find_facts
+from weightgate.build.run import stage_inputs
+from weightgate.build.workspace import Workspace
+from weightgate.data.batches import TokenBatch
+from weightgate.data.rows import PairRows
+from weightgate.plan import flops
+from weightgate.plan.memory import Precision
+from weightgate.plan.recipe_plan import Machine, StageData, StagePlan, plan_recipe, recipe_shape
+from weightgate.plan.resources import Speed
+from weightgate.recipe import Align
+from weightgate.report.page import Block, Cell, Column, Figure, Headline, Page, Prose, Table
+from weightgate.stats import Estimate, Measurement, Unmeasured, mean
+from weightgate.store import Manifest, Store
+from weightgate.store.states import Recorded, Standing, State, state_of
+from weightgate.train.losses import linear_cross_entropy
+from weightgate.train.models import head_weight, hidden_states, load_base, new_model
+from weightgate.train.sampling import generate
+
+PROBE_SECONDS = 4.0
+PROBE_REPEATS = 3
+_GIB = 2**30
+_SECONDS_PER_MINUTE = 60
+
+
+def plan_build(workspace: Workspace, *, probe: bool) -> Page:
+    """Plan the recipe in this folder. With `probe`, a few real training steps are timed first."""
+    facts = find_facts(workspace)
+    speed = _probe_speed(workspace, facts) if probe else _unprobed()
+    machine = Machine(
+        speed=speed,
+        precision=cast(Precision, workspace.precision),
+        kernel="matmul" if workspace.device.type == "cpu" else "fused",
+        processes=workspace.accelerator.num_processes,
+    )
+    data = {stage.name: _stage_data(facts, stage) for stage in workspace.recipe.stages}
+    plans = plan_recipe(workspace.recipe, data, machine, base_config=facts.config)
+    standings = stage_standings(workspace, facts)
+    return _page(workspace, plans, standings, speed)
+
+
+def stage_standings(workspace: Workspace, facts: Facts) -> dict[str, Standing]:
+    """State of every stage against the store. What stands on a stage that must be rebuilt must be rebuilt as well."""
+    standings: dict[str, Standing] = {}
+    for stage in workspace.recipe.stages:
+        ancestors = [workspace.recipe.parent_name(stage.name)]
+        if isinstance(stage, Align):
+            ancestors.append(workspace.recipe.reward_name(stage.name))
+        rebuilt = [name for name in ancestors if name and standings[name].state not in (State.FRESH, State.BLOCKED)]
+        if rebuilt:
+            recorded = _recorded(workspace.store, stage)
+            reason = f"{rebuilt[0]} will be rebuilt first" if recorded else "never built"
+            standings[stage.name] = Standing(state=State.STALE if recorded else State.MISSING, reason=reason)
+            continue
+        ids = [standings[name].checkpoint if name else None for name in ancestors]
+        wanted = stage_inputs(workspace, facts, stage, ids[0], ids[1] if len(ids) > 1 else None)
+        standings[stage.name] = state_of(wanted, _recorded(workspace.store, stage))
+    return standings
+
+
+def _recorded(store: Store, stage: Stage) -> list[Recorded]:
+    return [
+        _recorded_run(store, manifest)
+        for manifest in store.lineage()
+        if manifest.stage == stage.name and manifest.stage_kind == stage.kind
+    ]
+
+
+def _recorded_run(store: Store, manifest: Manifest) -> Recorded:
+    results = store.results(f"measured:{manifest.id}")
+    verdicts = results[-1].verdicts if results else ()
+    failed = tuple(str(v["condition"]) for v in verdicts if v["status"] in ("failed", "not measured"))
+    inputs = {name: value for name, value in manifest.inputs.items() if name != "key"}
+    missing = tuple(digest for digest in manifest.objects() if not store.has(digest))
+    return Recorded(inputs=inputs, checkpoint=manifest.id, failed_gates=failed, missing=missing)
+
+
+def _stage_data(facts: Facts, stage: Stage) -> StageData:
+    rows = facts.prepared[stage.name].train
+    if isinstance(rows, PairRows):
+        tokens = 2 * rows.prompt.num_tokens + rows.chosen.num_tokens + rows.rejected.num_tokens
+        return StageData(tokens=tokens, samples=len(rows))
+    return StageData(tokens=rows.num_tokens, samples=len(rows))
+
+
+def _unprobed() -> Speed:
+    nothing = Unmeasured(reason="not probed; leave out --no-probe")
+    return Speed(training=nothing, sampling=nothing)
+
+
+def _probe_speed(workspace: Workspace, facts: Facts) -> Speed:
+    """Time forward and backward passes, and sampling, of the recipe's own network on this machine."""
+    recipe = workspace.recipe
+    where: dict[str, Any] = {"device": workspace.device, "precision": workspace.precision}
+    model: Any = load_base(recipe.base, **where) if recipe.base else new_model(facts.config, seed=0, **where)
+    stage = recipe.stages[0]
+    rows = min(stage.micro_batch or stage.batch, 32)
+    batch = _random_batch(rows, stage.context, facts.tokenizer.vocab_size).to(workspace.device)
+    per_token = flops.token_flops(recipe_shape(recipe, facts.config), stage.context).training
+
+    def step() -> float:
+        hidden = hidden_states(model, batch.input_ids, batch.position_ids, batch.document_ids)
+        weight = head_weight(model)
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        if weight is None:
+            flat.float().sum().backward()  # type: ignore[no-untyped-call]
+        else:
+            linear_cross_entropy(flat, weight, batch.labels.reshape(-1)).backward()  # type: ignore[no-untyped-call]
+        model.zero_grad(set_to_none=True)
+        return per_token * rows * stage.context
+
+    prompts = [[1] * 16] * rows
+
+    def sample() -> float:
+        generate(model, prompts, max_tokens=16, temperature=1.0, stop_ids=(), pad_id=facts.tokenizer.pad_id, seed=0)
+        return float(16 * rows)
+
+    return Speed(training=_rate(step, "FLOP/s"), sampling=_rate(sample, "tokens/s"))
+
+
+def _random_batch(rows: int, context: int, vocab_size: int) -> TokenBatch:
+    ids = torch.randint(0, vocab_size, (rows, context), generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(context).expand(rows, context).contiguous()
+    return TokenBatch(input_ids=ids, labels=ids, position_ids=positions, document_ids=torch.ones_like(ids))
+
+
+def _rate(work: Callable[[], float], unit: str) -> Measurement:
+    """Work done per second over a few repeats after one that warms up."""
+    work()
+    rates: list[float] = []
+    began = time.perf_counter()
+    while len(rates) < PROBE_REPEATS or time.perf_counter() - began < PROBE_SECONDS / 2:
+        start = time.perf_counter()
+        done = work()
+        rates.append(done / (time.perf_counter() - start))
+    return mean(rates, unit=unit)
+
+
+def _page(workspace: Workspace, plans: list[StagePlan], standings: dict[str, Standing], speed: Speed) -> Page:
+    todo = [plan for plan in plans if standings[plan.name].state not in (State.FRESH, State.UNVERIFIED)]
+    seconds = [plan.seconds for plan in todo]
+    text = f"{len(todo)} of {len(plans)} stages would be built" if todo else "nothing would be rebuilt"
+    figures = (
+        Figure(label="time", value=_total_minutes(seconds)),
+        Figure(label="compute", value=f"{sum(plan.flops for plan in todo):.3g} FLOP"),
+        Figure(label="peak memory", value=f"{max(plan.memory.total for plan in plans) / _GIB:.2f} GiB"),
+        Figure(label="disk", value=f"{sum(plan.disk.total for plan in todo) / _GIB:.2f} GiB"),
+    )
+    blocks: list[Block] = [Headline(severity="note", text=text, figures=figures), _plan_table(plans, standings)]
+    budget = workspace.recipe.budget.minutes
+    known = [s.value for s in seconds if isinstance(s, Estimate)]
+    if budget is not None and len(known) == len(seconds) and sum(known) > budget * _SECONDS_PER_MINUTE:
+        blocks.append(
+            Prose(text=f"The plan exceeds the budget of {budget:g} minutes; `weightgate build` would stop at it.")
+        )
+    if isinstance(speed.training, Estimate):
+        blocks.append(Prose(text=f"Measured on this machine: training {speed.training}, sampling {speed.sampling}."))
+    return Page(title=f"Plan of {workspace.recipe.name}", blocks=tuple(blocks))
+
+
+def _total_minutes(seconds: list[Measurement]) -> str:
+    if any(isinstance(each, Unmeasured) for each in seconds):
+        return "not measured"
+    estimates = [each for each in seconds if isinstance(each, Estimate)]
+    low, value, high = (
+        sum(getattr(each, side) for each in estimates) / _SECONDS_PER_MINUTE for side in ("low", "value", "high")
+    )
+    return f"{value:.1f} min [{low:.1f}, {high:.1f}]"
+
+
+def _plan_table(plans: list[StagePlan], standings: dict[str, Standing]) -> Table:
+    columns = (
+        Column(name="stage"),
+        Column(name="state"),
+        Column(name="parameters", align="right"),
+        Column(name="tokens", align="right"),
+        Column(name="FLOP", align="right"),
+        Column(name="memory", align="right"),
+        Column(name="disk", align="right"),
+        Column(name="time", align="right"),
+    )
+    return Table(columns=columns, rows=tuple(_plan_row(plan, standings[plan.name]) for plan in plans))
+
+
+def _plan_row(plan: StagePlan, standing: Standing) -> tuple[Cell | str, ...]:
+    fresh = standing.state is State.FRESH
+    seconds = f"{plan.seconds.value:,.0f} s" if isinstance(plan.seconds, Estimate) else "not measured"
+    return (
+        f"{plan.name} ({plan.kind})",
+        Cell(text=str(standing.state), detail=standing.reason, severity="pass" if fresh else "warn"),
+        Cell(text=f"{plan.parameters:,}", detail=f"{plan.trained_parameters:,} trained"),
+        Cell(text=f"{plan.tokens:,}", detail=f"{plan.passes:.2g} passes"),
+        f"{plan.flops:.3g}",
+        f"{plan.memory.total / 2**20:,.0f} MiB",
+        f"{plan.disk.total / 2**20:,.0f} MiB",
+        seconds,
+    )
