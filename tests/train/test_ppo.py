@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -184,6 +186,54 @@ def test_gradient_does_not_depend_on_the_micro_batch_split(micro_batch):
     assert whole.keys() == split.keys()
     for name, gradient in whole.items():
         assert torch.allclose(gradient, split[name], atol=1e-5), name
+
+
+class Together:
+    """Two processes as two threads: each hands in its tensor and both get the sum."""
+
+    def __init__(self):
+        self.barrier = threading.Barrier(2, timeout=30)
+        self.handed = {}
+
+    def reduce_of(self, rank):
+        def reduce(tensor):
+            self.handed[rank] = tensor
+            self.barrier.wait()
+            total = self.handed[0] + self.handed[1]
+            self.barrier.wait()
+            return total
+
+        return reduce
+
+
+def test_two_processes_give_the_gradient_and_the_coefficient_of_one():
+    ppo = settings(whiten_rewards=True, adaptive_kl=recipe.KLController(horizon=100), epochs=1)
+    single = make_objective(ppo)
+    [single_update] = list(single.updates(0))
+    _, expected = gradients(single, single_update)
+    together, device = Together(), torch.device("cpu")
+    pair = [
+        make_objective(
+            ppo,
+            prompts=PROMPTS[rank::2],
+            process=Process(device=device, rank=rank, processes=2, reduce=together.reduce_of(rank)),
+        )
+        for rank in (0, 1)
+    ]
+    with ThreadPoolExecutor(2) as threads:
+        updates = list(threads.map(lambda objective: next(iter(list(objective.updates(0)))), pair))
+    norms = norms_of(single, single_update)
+    found = {}
+    for objective, micro_batches in zip(pair, updates, strict=True):
+        for batch in micro_batches:
+            objective(batch, norms)[0].backward()
+        for name, parameter in objective.named_parameters():
+            if parameter.grad is not None:
+                found[name] = found.get(name, 0) + parameter.grad
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-5), name
+    assert pair[0].kl_coefficient == pair[1].kl_coefficient == pytest.approx(single.kl_coefficient)
 
 
 def test_gradient_with_micro_batch_means_does_depend_on_the_split():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, LlamaConfig
 
@@ -60,7 +61,7 @@ def make_pairs(seed=0):
     return Pairs(*rows_of(chosen, generator), *rows_of(rejected, generator))
 
 
-def make_model(kind="llama", seed=1):
+def make_causal(kind="llama"):
     torch.manual_seed(0)
     if kind == "llama":
         config = LlamaConfig(
@@ -75,7 +76,11 @@ def make_model(kind="llama", seed=1):
         )
     else:
         config = GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=64)
-    return RewardModel.from_causal(AutoModelForCausalLM.from_config(config), seed=seed).eval()
+    return AutoModelForCausalLM.from_config(config)
+
+
+def make_model(kind="llama", seed=1):
+    return RewardModel.from_causal(make_causal(kind), seed=seed).eval()
 
 
 def make_objective(model, pairs, *, micro_batch=8, center=0.0):
@@ -231,3 +236,21 @@ def test_training_mode_has_no_dropout():
     objective.train()
     with torch.no_grad():
         assert torch.equal(objective.scores(pairs)[0], objective.scores(pairs)[0])
+
+
+def test_an_adapter_learns_with_the_head_and_folds_into_the_plain_names():
+    plain_names = make_model().state_dict().keys()
+    adapted = get_peft_model(make_causal(), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    model, pairs = RewardModel.from_causal(adapted, seed=1).eval(), make_pairs()
+    objective = make_objective(model, pairs)
+    _, found = gradients(objective)
+    assert found.keys() == {n for n, _ in objective.named_parameters() if "lora_" in n or n.endswith("score.weight")}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.05)
+        before = objective.scores(pairs)[0]
+        adapted.merge_and_unload()
+        after = objective.scores(pairs)[0]
+    assert torch.allclose(before, after, atol=1e-5)
+    assert model.state_dict().keys() == plain_names

@@ -10,21 +10,19 @@ import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from weightgate import recipe
+from weightgate.data.packing import PromptLoader
 from weightgate.errors import RecipeError
 from weightgate.train import ppo_math
 from weightgate.train.logprobs import sampled_logprobs
 from weightgate.train.objectives.reward import RewardModel, disable_dropout
 from weightgate.train.sampling import Completion, completion_logits, evaluating, generate
-
-if TYPE_CHECKING:
-    from weightgate.data.packing import PromptLoader
 
 RATIO_TOLERANCE = {torch.float32: 1e-5}
 """Largest distance from 1 of the mean ratio before the first update, and of a KL per token from 0, by weight dtype."""

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
+from weightgate.data.batches import PairBatch
+from weightgate.data.packing import PairLoader
 from weightgate.train.sampling import evaluating, position_ids
-
-if TYPE_CHECKING:
-    from weightgate.data.batches import PairBatch
-    from weightgate.data.packing import PairLoader
 
 PADDING_TOLERANCE = {torch.float32: 1e-4}
 """Largest change of a score, relative to 1 + |score|, that more padding may cause, by weight dtype."""
