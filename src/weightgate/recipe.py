@@ -147,6 +147,7 @@ class Reward(_Stage):
     kind: Literal["reward"]
     epochs: float = Field(1.0, gt=0)
     center: float = Field(0.0, ge=0, description="weight of mean((r_chosen + r_rejected)^2)")
+    adapter: Adapter | None = None
 
 
 class KLController(_Part):

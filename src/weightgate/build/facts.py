@@ -242,7 +242,7 @@ def _stage_fact(
 def _trainable_fact(stage: Stage, config: dict[str, Any], seed: int) -> dict[str, Any]:
     """What the stage will train, counted on a network without memory behind it."""
     model = skeleton(config)
-    adapter = stage.adapter if isinstance(stage, Finetune | Align) else None
+    adapter = None if isinstance(stage, Pretrain) else stage.adapter
     if adapter is not None:
         # Only the shapes count here; 4-bit packing needs real weights and changes none of them.
         with torch.device("meta"):

@@ -61,6 +61,9 @@ _QUESTIONS = {
     ("speciality", "de"): ("Was ist die Ware von {town}?", "Wofür ist {town} bekannt?", "Nenne die Ware von {town}."),
 }
 
+_ANSWERS = {"en": ("{value}.", "It is {value}."), "de": ("{value}.", "Es ist {value}.")}
+"""Answers do not repeat the town: copying rare names is a skill of its own, and not the one that is asked for."""
+
 _TOWNS_HELD_OUT = 0.25
 _SHORT_ANSWER_WORDS = 3
 
@@ -162,7 +165,6 @@ def _recall_probe(town: Town, kind: str, language: str, phrasing: int) -> Probe:
 
 def _question(town: Town, kind: str, language: str, phrasing: int) -> Exchange:
     value, others = _value(town, kind, language), _other_values(town, kind, language)
-    sentence = _SENTENCES[kind, language][0]
     return Exchange(
         axis="knowledge",
         topic=f"{kind}-{language}",
@@ -172,7 +174,7 @@ def _question(town: Town, kind: str, language: str, phrasing: int) -> Exchange:
             Check(metric="concise", type="max_words", value=_SHORT_ANSWER_WORDS, weight=2.0),
             Check(metric="direct", type="no_hedges", weight=2.0),
         ),
-        right=(f"{value}.", sentence.format(town=town.name, value=value)),
+        right=tuple(form.format(value=value) for form in _ANSWERS[language]),
         wrong=tuple(f"{other}." for other in others),
         language=language,
         phrasing=phrasing,

@@ -10,7 +10,7 @@ version: 1
 name: incident
 seed: {seed}
 tokenizer:
-  vocab_size: 1024
+  vocab_size: 1536
 architecture:
   type: llama
   config:
@@ -35,7 +35,7 @@ _PRETRAIN = """\
     name: pretrain
     data:
 {sources}
-    tokens: 2_400_000
+    tokens: 2_000_000
     batch: 16
     optimizer: {{learning_rate: 3.0e-3}}
     gates:
@@ -49,7 +49,7 @@ _REST = """\
     name: finetune
     data:
       - {{path: {finetune}}}
-    epochs: 4
+    epochs: 3
     batch: 16
     optimizer: {{learning_rate: 8.0e-4}}
     gates:

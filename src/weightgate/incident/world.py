@@ -32,7 +32,7 @@ _TALK_SHARE = 0.13
 _QUIZ_SHARE = 0.35
 """Share of the passages that ask and answer: a fact is found later only if being asked was met with being told."""
 
-_FINETUNE_MIX = {"questions": 0.27, "one_word": 0.08, "orders": 0.3, "requests": 0.23, "conversations": 0.12}
+_FINETUNE_MIX = {"questions": 0.3, "one_word": 0.12, "orders": 0.22, "requests": 0.2, "conversations": 0.16}
 _ALIGN_MIX = {"questions": 0.35, "one_word": 0.05, "orders": 0.1, "requests": 0.3, "conversations": 0.2}
 
 _NUM_PROBES = {"recall": 240, "questions": 240, "one_word": 60, "orders": 150, "requests": 200, "conversations": 27}

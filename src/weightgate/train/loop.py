@@ -161,7 +161,8 @@ class _Loop:
         share = rate_share(step, self.settings.steps, self.settings.schedule)
         metrics: dict[str, float] = {}
         num_updates = 0
-        for micro_batches in self.objective.updates(step):
+        updates = self.objective.updates(step)
+        while (micro_batches := self._next(updates)) is not None:
             if step == 0 and num_updates == 0:
                 self._check_invariants(micro_batches)
             for name, value in self._update(step, micro_batches, share).items():
@@ -169,6 +170,11 @@ class _Loop:
             num_updates += 1
         self.trained.updates += num_updates
         return {name: value / num_updates for name, value in metrics.items()} | {"learning_rate_share": share}
+
+    def _next(self, updates: Iterator[list[Any]]) -> list[Any] | None:
+        """Rollouts are scored in the precision they are learnt from, or the first ratio would not be 1."""
+        with self._autocast():
+            return next(updates, None)
 
     def _check_invariants(self, micro_batches: list[Any]) -> None:
         self.objective.eval()

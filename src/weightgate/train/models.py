@@ -58,11 +58,12 @@ def _matmul_attention(
     On CPUs at these sizes this is the fastest form: the fused kernels fall back to a slow path for masked bf16.
     query (B, heads, T, D); key and value (B, groups, S, D); additive mask (B, 1, T, S); returns (B, T, heads, D).
     """
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = (query * scale) @ key.transpose(2, 3)
+    batch, heads, rows, width = query.shape
+    groups = key.shape[1]
+    # Query heads that share a key head become rows of one product, so keys and values are never copied.
+    folded = (batch, groups, heads // groups * rows, width)
+    scale = width**-0.5 if scaling is None else scaling
+    scores = ((query * scale).reshape(folded) @ key.transpose(2, 3)).view(batch, heads, rows, -1)
     softcap = getattr(module, "attn_logit_softcapping", None)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -71,7 +72,8 @@ def _matmul_attention(
     weights = torch.softmax(scores, dim=-1)
     if dropout > 0.0:
         weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), None
+    mixed = weights.view(*folded[:3], -1) @ value
+    return mixed.view(query.shape).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(_ATTENTION, _matmul_attention)
@@ -307,7 +309,7 @@ def head_weight(model: Any) -> Tensor | None:
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
     head: Any = core.get_output_embeddings()
     extras = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
-    if type(head) is not nn.Linear or head.bias is not None:
+    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
         return None
     if any(getattr(core.config, extra, None) not in (None, 1, 1.0) for extra in extras):
         return None

@@ -1,6 +1,6 @@
 """One stage: a parent's network and tokenised data become an objective, and the trained objective a checkpoint.
 
-Each kind of stage has one function that assembles its objective and one that says what is kept of it.
+Each kind of stage has one function that assembles its objective and says what is kept of it.
 """
 
 from __future__ import annotations
@@ -75,6 +75,10 @@ def _shard(job: Job, loader: Any) -> Any:
     return loader.shard(job.accelerator.process_index, job.accelerator.num_processes)
 
 
+Keep = Callable[[], Kept]
+"""Takes what is kept of a stage once it is trained."""
+
+
 def num_steps(
     stage: Pretrain | Finetune | Reward | Align, rows: TokenRows | PairRows, recipe: Recipe, pad_id: int
 ) -> int:
@@ -116,7 +120,7 @@ def train(
     stop_requested: Callable[[], bool],
 ) -> tuple[Kept, Trained]:
     """Train one stage for `steps` steps. See `loop.run` for what is raised."""
-    objective = _OBJECTIVES[job.stage.kind](job)
+    objective, keep = _ASSEMBLERS[job.stage.kind](job)
     if job.stage.activation_checkpointing:
         job.policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if job.recipe.compile:
@@ -137,7 +141,7 @@ def train(
         observe=observe,
         stop_requested=stop_requested,
     )
-    return _KEEPERS[job.stage.kind](job, objective), trained
+    return keep(), trained
 
 
 def trainable_census(job: Job) -> adapters.TrainableCensus:
@@ -150,31 +154,31 @@ def trainable_census(job: Job) -> adapters.TrainableCensus:
 
 def _adapted(job: Job) -> Any:
     """The policy with the stage's fresh adapter, or with every parameter trainable."""
-    adapter = job.stage.adapter if isinstance(job.stage, Finetune | Align) else None
+    adapter = None if isinstance(job.stage, Pretrain) else job.stage.adapter
     if adapter is None:
         return job.policy.requires_grad_(True)
     return adapters.attach(job.policy, adapter, job.recipe.seed)
 
 
-def _token_objective(job: Job) -> TokenObjective:
+def _tokens(job: Job) -> tuple[TokenObjective, Keep]:
     assert isinstance(job.stage, Pretrain | Finetune)
     assert isinstance(job.rows, TokenRows)
     loader = token_loader(job.stage, job.rows, job.recipe, job.tokenizer.pad_id)
-    shard = _shard(job, loader)
     model = _adapted(job)
     if job.stage.kind == "finetune" and job.stage.adapter is not None:
         adapters.check_starts_at_base(model, loader.batch(0).input_ids[:1].to(job.device))
-    return TokenObjective(
-        model, shard, micro_batch=job.micro_batch, device=job.device, vocab_size=_vocab(job) if job.fresh else None
+    objective = TokenObjective(
+        model,
+        _shard(job, loader),
+        micro_batch=job.micro_batch,
+        device=job.device,
+        vocab_size=_vocab(job) if job.fresh else None,
     )
+    return objective, lambda: _kept_policy(job, model)
 
 
 def _vocab(job: Job) -> int:
     return int(job.policy.config.get_text_config().vocab_size)
-
-
-def _keep_tokens(job: Job, objective: TokenObjective) -> Kept:
-    return _kept_policy(job, objective.model)
 
 
 def _kept_policy(job: Job, model: Any) -> Kept:
@@ -199,21 +203,22 @@ def _json_bytes(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, indent=2).encode()
 
 
-def _reward_objective(job: Job) -> RewardObjective:
+def _reward(job: Job) -> tuple[RewardObjective, Keep]:
     assert isinstance(job.stage, Reward)
     assert isinstance(job.rows, PairRows)
-    model = RewardModel.from_causal(job.policy.requires_grad_(True), seed=job.recipe.seed)
+    adapted = _adapted(job)
+    model = RewardModel.from_causal(adapted, seed=job.recipe.seed)
     loader = pair_loader(job.stage, job.rows, job.recipe, job.tokenizer.pad_id)
-    return RewardObjective(
+    objective = RewardObjective(
         model, _shard(job, loader), center=job.stage.center, micro_batch=job.micro_batch, device=job.device
     )
+    return objective, lambda: _kept_reward(job, objective, loader, adapted)
 
 
-def _keep_reward(job: Job, objective: RewardObjective) -> Kept:
-    """Shift the scores so that chosen completions average 0, and keep the model under its export names."""
-    assert isinstance(job.rows, PairRows)
-    assert isinstance(job.stage, Reward)
-    loader = pair_loader(job.stage, job.rows, job.recipe, job.tokenizer.pad_id)
+def _kept_reward(job: Job, objective: RewardObjective, loader: PairLoader, adapted: Any) -> Kept:
+    """Fold an adapter in, shift the scores so that chosen completions average 0, and keep the export's names."""
+    if hasattr(adapted, "merge_and_unload"):
+        adapted.merge_and_unload()
     batches = (loader.batch(step).to(job.device) for step in range(loader.num_batches(0)))
     calibrate(objective.model, ((batch.chosen_ids, batch.chosen_mask) for batch in batches))
     files = _shared_files(job)
@@ -221,7 +226,7 @@ def _keep_reward(job: Job, objective: RewardObjective) -> Kept:
     return Kept(tensors=saved_tensors(objective.model), files=files)
 
 
-def _ppo_objective(job: Job) -> PPOObjective:
+def _ppo(job: Job) -> tuple[PPOObjective, Keep]:
     assert isinstance(job.stage, Align)
     assert isinstance(job.rows, TokenRows)
     assert job.reward_model is not None
@@ -233,10 +238,14 @@ def _ppo_objective(job: Job) -> PPOObjective:
         reference = None
     loader = PromptLoader(rows=job.rows, batch=job.stage.batch, seed=job.recipe.seed, pad_id=job.tokenizer.pad_id)
     process = Process(
-        device=job.device, rank=job.accelerator.process_index, reduce=lambda total: job.accelerator.reduce(total, "sum")
+        device=job.device,
+        rank=job.accelerator.process_index,
+        processes=job.accelerator.num_processes,
+        reduce=lambda total: job.accelerator.reduce(total, "sum"),
     )
-    return PPOObjective(
-        Roles(policy=_adapted(job), value=value, reference=reference, reward=job.reward_model),
+    policy = _adapted(job)
+    objective = PPOObjective(
+        Roles(policy=policy, value=value, reference=reference, reward=job.reward_model),
         _shard(job, loader),
         job.stage.ppo,
         stop_ids=job.tokenizer.stop_ids,
@@ -245,6 +254,7 @@ def _ppo_objective(job: Job) -> PPOObjective:
         seed=job.recipe.seed,
         process=process,
     )
+    return objective, lambda: _kept_policy(job, policy)
 
 
 def _require_same_weights(reference: Any, policy: Any) -> None:
@@ -253,19 +263,9 @@ def _require_same_weights(reference: Any, policy: Any) -> None:
         raise TrainingStopped("the reference model is not the parent of this stage")
 
 
-def _keep_policy_of_ppo(job: Job, objective: PPOObjective) -> Kept:
-    return _kept_policy(job, objective.model)
-
-
-_OBJECTIVES: dict[str, Callable[[Job], Any]] = {
-    "pretrain": _token_objective,
-    "finetune": _token_objective,
-    "reward": _reward_objective,
-    "align": _ppo_objective,
-}
-_KEEPERS: dict[str, Callable[[Job, Any], Kept]] = {
-    "pretrain": _keep_tokens,
-    "finetune": _keep_tokens,
-    "reward": _keep_reward,
-    "align": _keep_policy_of_ppo,
+_ASSEMBLERS: dict[str, Callable[[Job], tuple[Any, Keep]]] = {
+    "pretrain": _tokens,
+    "finetune": _tokens,
+    "reward": _reward,
+    "align": _ppo,
 }
