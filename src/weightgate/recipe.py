@@ -29,7 +29,10 @@ class Source(_Part):
     """One source of records: a local file (JSONL, JSON.gz, Parquet, plain text) or a hub data set."""
 
     path: str | None = Field(None, description="file, relative to the recipe")
-    hub: str | None = Field(None, description="data set id on the Hugging Face hub, used where `path` is absent")
+    hub: str | None = Field(
+        None, description="data set id on the Hugging Face hub; beside `path`, it stands in for a file that is not there"
+    )
+    config: str | None = Field(None, description="configuration of the hub data set, such as `main` of openai/gsm8k")
     split: str = Field("train", description="split of the hub data set")
     revision: str | None = Field(None, description="commit of the hub data set")
     format: Literal["auto", "jsonl", "parquet", "text"] = "auto"

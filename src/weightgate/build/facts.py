@@ -21,7 +21,7 @@ from weightgate.data.prepare import (
     prepare_prompts,
     training_texts,
 )
-from weightgate.data.sources import read_conversations, read_preferences, read_prompts, source_digest
+from weightgate.data.sources import Skipped, read_conversations, read_preferences, read_prompts, source_digest
 from weightgate.data.split import contamination, is_holdout, split_digest, user_texts
 from weightgate.data.template import read_template
 from weightgate.data.template_check import check_template
@@ -116,7 +116,7 @@ def refuse_contamination(workspace: Workspace, suite: Suite | None) -> None:
     for stage in workspace.recipe.stages:
         if stage.kind not in _READ_CHAT:
             continue
-        records = _READ_CHAT[stage.kind](stage.data, workspace.folder)
+        records = _READ_CHAT[stage.kind](stage.data, workspace.folder, Skipped())
         hits = [hit for hit in contamination(prompts, user_texts(records)) if hit.kind == "exact"]
         if hits:
             raise LockError(
@@ -170,7 +170,7 @@ def _texts(workspace: Workspace) -> Iterator[str]:
         if isinstance(stage, Pretrain):
             yield from training_texts(stage.data, workspace.folder, stage.holdout)
         elif isinstance(stage, Finetune):
-            for conversation in read_conversations(stage.data, workspace.folder):
+            for conversation in read_conversations(stage.data, workspace.folder, Skipped()):
                 if not is_holdout(split_digest(conversation), stage.holdout):
                     yield from (message.content for message in conversation.messages)
 

@@ -43,7 +43,7 @@ def _load(source: Source) -> Any:
             mend="python -m pip install 'weightgate[train]', or give a local file as `path`",
         ) from None
     try:
-        return library.load_dataset(source.hub, split=source.split, revision=source.revision)
+        return library.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
     except Exception as error:  # the library raises dozens of kinds; every one means that there are no rows
         raise DataError(
             "the hub data set cannot be loaded",

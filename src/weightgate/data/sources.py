@@ -99,7 +99,7 @@ def read_prompts(sources: Sequence[Source], root: Path, skipped: Skipped | None 
 
 def source_digest(source: Source, root: Path) -> str:
     """Digest of the file's bytes; for the hub, of the records."""
-    if source.path is None:
+    if source.path is None or _hub_stands_in(source, root):
         return hub_digest(source)
     path = root / source.path
     require_file(path, source.path)
@@ -145,8 +145,13 @@ def _read_one(
         raise DataError("the source is empty", where=name, expected="at least one record")
 
 
+def _hub_stands_in(source: Source, root: Path) -> bool:
+    """Whether the hub takes the place of a file that is not there. The lock's digest tells the two apart."""
+    return source.path is not None and source.hub is not None and not (root / source.path).exists()
+
+
 def _rows(source: Source, root: Path) -> Iterator[RawRow]:
-    if source.path is None:
+    if source.path is None or _hub_stands_in(source, root):
         return hub_rows(source)
     kind: Format = detect_format(source.path) if source.format == "auto" else source.format
     return read_rows(root / source.path, source.path, kind, source.documents)
