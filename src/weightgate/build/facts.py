@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,7 @@ def _trained_tokenizer(workspace: Workspace) -> Tokenizer:
         return Tokenizer.from_files({name: text.encode() for name, text in files.items()})
     tokenizer = train_tokenizer(_texts(workspace), recipe.tokenizer.vocab_size)
     cached.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cached.with_suffix(".unfinished")
+    temporary = cached.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps({name: data.decode() for name, data in tokenizer.files().items()}))
     temporary.replace(cached)
     return tokenizer

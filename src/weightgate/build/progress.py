@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from weightgate.build.events import Observer, Progressed
 
 JSON_EVERY_SECONDS = 1.0
+PLAIN_EVERY_SECONDS = 15.0
+"""Where there is no terminal to draw a bar in, such as a log file, a line this often."""
 
 _MARKS = {"passed": "[green]✓[/]", "waived": "[yellow]~[/]", "failed": "[red]✗[/]", "not measured": "[red]?[/]"}
 
@@ -44,6 +46,7 @@ class TerminalObserver(Observer):
     def __init__(self, bars: Progress) -> None:
         self.bars = bars
         self.tasks: dict[str, TaskID] = {}
+        self.last_line = time.monotonic()
 
     def note(self, text: str) -> None:
         self.bars.console.print(f"[dim]{text}[/]")
@@ -56,7 +59,13 @@ class TerminalObserver(Observer):
     def stage_progress(self, name: str, progress: Progressed) -> None:
         shown = [f"{key} {progress.metrics[key]:.3f}" for key in ("loss", "score", "kl") if key in progress.metrics]
         shown.append(f"{progress.tokens_per_second:,.0f} tokens/s")
-        self.bars.update(self.tasks[name], completed=progress.step, figures="  ".join(shown))
+        figures = "  ".join(shown)
+        self.bars.update(self.tasks[name], completed=progress.step, figures=figures)
+        now = time.monotonic()
+        if not self.bars.console.is_terminal and now - self.last_line >= PLAIN_EVERY_SECONDS:
+            self.last_line = now
+            left = f"{progress.seconds_left:,.0f} s left"
+            self.bars.console.print(f"{name} {progress.step}/{progress.steps}  {figures}  {left}")
 
     def stage_finished(self, name: str, checkpoint: str, seconds: float, reused: bool) -> None:
         how = "unchanged, not rebuilt" if reused else f"built in {seconds:.0f} s"
