@@ -19,7 +19,8 @@ from weightgate.probe.measure import gold_gain, measure
 from weightgate.probe.suites import Suite
 from weightgate.probe.targets import Answers, ask
 from weightgate.recipe import PPO, Probes
-from weightgate.stats import Measurement, Unmeasured
+from weightgate.stats import Measurement, Unmeasured, measurement_from_json
+from weightgate.store import Result
 from weightgate.train.evaluate import bits_per_byte, document_nats
 from weightgate.train.objectives.reward import RewardModel
 from weightgate.train.sampling import Completion, generate, sequence_logprobs
@@ -35,6 +36,22 @@ class Measured:
 
     measurements: dict[str, Measurement]
     answers: Answers | None = None
+
+    def answers_json(self) -> dict[str, Any] | None:
+        """Return the answers as plain data; `of` reads them back."""
+        if self.answers is None:
+            return None
+        return {"greedy": list(self.answers.greedy), "sampled": [list(texts) for texts in self.answers.sampled]}
+
+    @staticmethod
+    def of(result: Result) -> Measured:
+        """Read what was kept of an earlier measurement."""
+        found = {name: measurement_from_json(dict(data)) for name, data in result.measurements.items()}
+        told = result.environment.get("answers")
+        if told is None:
+            return Measured(measurements=found)
+        sampled = tuple(tuple(texts) for texts in told["sampled"])
+        return Measured(measurements=found, answers=Answers(greedy=tuple(told["greedy"]), sampled=sampled))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from weightgate.build.base import base_checkpoint
 from weightgate.build.events import Observer, Progressed
 from weightgate.build.facts import Facts, Stage, find_facts, refuse_contamination
 from weightgate.build.measure import (
@@ -22,23 +21,34 @@ from weightgate.build.measure import (
     policy_measurements,
     reward_measurements,
 )
+from weightgate.build.signals import stop_on_signals
+from weightgate.build.stopwatch import Stopwatch
 from weightgate.build.workspace import CODE, Workspace
 from weightgate.contract import lock
 from weightgate.contract.gate import judge, passed
-from weightgate.errors import LockError, RecipeError, StoreError
-from weightgate.probe.targets import Answers
+from weightgate.errors import CorruptError, LockError, RecipeError, StoreError
 from weightgate.recipe import Align, Pretrain, Recipe, Reward
-from weightgate.stats import Measurement, measurement_from_json
-from weightgate.store import Result, digest_json, require_free_space
+from weightgate.store import Manifest, Result, digest_json, require_free_space
 from weightgate.store.resume import clear
-from weightgate.train.checkpoints import load_policy, load_reward, newest_resume_state, publish, save_resume_point
+from weightgate.train.checkpoints import (
+    damaged_objects,
+    load_policy,
+    load_reward,
+    newest_resume_state,
+    publish,
+    save_resume_point,
+)
 from weightgate.train.environment import hold_still
 from weightgate.train.loop import Progress, ResumeState, Trained
-from weightgate.train.models import load_base, new_model
+from weightgate.train.models import new_model
 from weightgate.train.stages import Job, Kept, train
 
 DISK_MARGIN = 1.1
 _GIB = 2**30
+_MEND_DAMAGE = (
+    "weightgate verify names all damage; weightgate build --restart trains damaged stages again, "
+    "which gives the same bytes"
+)
 _TRAINING_KEYS = ("context", "batch", "micro_batch", "optimizer", "schedule", "activation_checkpointing")
 
 
@@ -96,26 +106,11 @@ def build_model(
     return run.through(until)
 
 
-class Stopwatch:
-    """Adds up wall-clock seconds by name."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Count the time spent inside under `name`."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
-
-
 def _require_disk(workspace: Workspace, facts: Facts) -> None:
-    """A checkpoint per stage, and two resume points of weights with two moments in fp32 for the largest stage."""
+    """A checkpoint per stage and of the base, and two resume points of weights with two moments in fp32."""
+    num_checkpoints = len(workspace.recipe.stages) + (workspace.recipe.base is not None)
     largest = max(fact["trainable"]["of"] for fact in facts.contract["stages"])
-    needed = int(DISK_MARGIN * largest * 4 * (len(workspace.recipe.stages) + 2 * 3))
+    needed = int(DISK_MARGIN * largest * 4 * (num_checkpoints + 2 * 3))
     budget = workspace.recipe.budget.disk_gib
     if budget is not None and needed > budget * _GIB:
         raise StoreError(
@@ -136,22 +131,22 @@ def stage_inputs(
     Gates and probes are left out: they judge weights, they do not make them.
     """
     fact = next(fact for fact in facts.contract["stages"] if fact["name"] == stage.name)
+    is_first = workspace.recipe.parent_name(stage.name) is None
     settings = stage.model_dump(mode="json", exclude={"name", "kind", "data", "gates", "holdout"})
     inputs: dict[str, Any] = {
         "stage_kind": stage.kind,
         "recipe": _plain(settings),
-        "parent": parent or facts.base_digest or "none",
+        "parent": (facts.base_digest or "none") if is_first else str(parent),
         "reward": reward or "none",
         "data": facts.prepared[stage.name].digest,
         "tokenizer": facts.tokenizer.digest,
-        "template": facts.tokenizer.template_digest,
         "parameters": fact["trainable"],
         "steps": facts.steps[stage.name],
         "seed": workspace.recipe.seed,
         "code": CODE,
         "class": workspace.reproducibility(),
     }
-    if parent is None:
+    if is_first:
         inputs["architecture"] = _plain(facts.config)
     return inputs
 
@@ -183,6 +178,12 @@ class _Build:
         self.checkpoints: dict[str, str] = {}
         self.skipped: set[str] = set()
 
+    @cached_property
+    def base(self) -> str | None:
+        """The base model's checkpoint; None when the recipe starts from scratch."""
+        with self.watch("store"):
+            return base_checkpoint(self.workspace, self.facts)
+
     def start_from(self, ref: str) -> None:
         """Take a checkpoint in place of the stage that made it and every policy stage before that.
 
@@ -205,9 +206,23 @@ class _Build:
                 expected=self.facts.tokenizer.digest,
                 found=str(manifest.inputs.get("tokenizer")),
             )
+        self._require_same_base(ref, manifest)
         self._require_gates_passed(manifest.stage, checkpoint)
         self.checkpoints[manifest.stage] = checkpoint
         self.skipped |= set(names[: names.index(manifest.stage) + 1])
+
+    def _require_same_base(self, ref: str, manifest: Manifest) -> None:
+        while manifest.parent is not None:
+            manifest = self.store.manifest(manifest.parent)
+        found = manifest.inputs.get("base")
+        if found != self.facts.base_digest:
+            raise LockError(
+                "the checkpoint descends from another base model",
+                where=ref,
+                expected=self.facts.base_digest or "a model trained from scratch",
+                found=str(found or "a model trained from scratch"),
+                mend="name the base it was trained on under base.model, or build without --from",
+            )
 
     def through(self, until: str | None) -> Outcome:
         for stage in self.recipe.stages:
@@ -229,19 +244,43 @@ class _Build:
         parent, reward = self._parent_of(stage), self._reward_of(stage)
         inputs = stage_inputs(self.workspace, self.facts, stage, parent, reward)
         key = digest_json(inputs)
+        try:
+            checkpoint = self._reusable(stage.name, key)
+            if checkpoint is not None:
+                self.observer.stage_finished(stage.name, checkpoint, 0.0, True)
+            else:
+                checkpoint = self._train(stage, parent, reward, inputs, key)
+            self.checkpoints[stage.name] = checkpoint
+            return self._judge(stage, checkpoint, parent, reward)
+        except CorruptError as error:
+            error.mend = _MEND_DAMAGE
+            raise
+
+    def _reusable(self, name: str, key: str) -> str | None:
+        """The checkpoint of an earlier run with these inputs; with `restart`, only if every byte is right.
+
+        Raises `CorruptError` for a damaged one: whoever owns a failing disk wants to know before money is spent.
+        """
         results = self.store.results(key)
-        if results:
-            checkpoint = results[-1].checkpoint
-            self.observer.stage_finished(stage.name, checkpoint, 0.0, True)
-        else:
-            checkpoint = self._train(stage, parent, reward, inputs, key)
-        self.checkpoints[stage.name] = checkpoint
-        return self._judge(stage, checkpoint, parent, reward)
+        if not results:
+            return None
+        checkpoint = results[-1].checkpoint
+        damaged = damaged_objects(self.store, checkpoint, contents=self.restart)
+        if not damaged:
+            return checkpoint
+        if not self.restart:
+            raise CorruptError(
+                f"the checkpoint of stage {name!r} is damaged: {len(damaged)} objects are gone or cut short",
+                where=checkpoint,
+                found=damaged[0],
+            )
+        self.observer.note(f"{name}: {len(damaged)} objects are damaged; training it again")
+        return None
 
     def _parent_of(self, stage: Stage) -> str | None:
         name = self.recipe.parent_name(stage.name)
         if name is None:
-            return None
+            return self.base
         if name not in self.checkpoints:
             raise RecipeError(
                 f"stage {stage.name!r} has no parent to start from", mend=f"weightgate build --from {name}"
@@ -279,12 +318,13 @@ class _Build:
         job = self._job(stage, parent, reward)
         folder = self.store.root / "resume" / key[3:]
         if self.restart:
-            clear(folder)
+            self._main(lambda: clear(folder))
+            workspace.accelerator.wait_for_everyone()
         resume = newest_resume_state(folder)
         steps = self.facts.steps[stage.name]
         self.observer.stage_started(stage.name, stage.kind, steps, resume.step if resume else 0)
         began = time.monotonic()
-        with _stop_on_signals() as stop:
+        with stop_on_signals() as stop:
             kept, trained = train(
                 job,
                 steps,
@@ -328,18 +368,17 @@ class _Build:
         where: dict[str, Any] = {"device": device, "precision": workspace.precision}
         if parent is not None:
             policy = load_policy(self.store, parent, **where)
-        elif self.recipe.base is not None:
-            policy = load_base(self.recipe.base, **where)
         else:
             policy = new_model(facts.config, seed=self.recipe.seed, **where)
+        needs_reference = isinstance(stage, Align) and stage.adapter is None and parent is not None
         return Job(
             recipe=self.recipe,
             stage=stage,
             tokenizer=facts.tokenizer,
             rows=facts.prepared[stage.name].train,
             policy=policy,
-            parent_id=parent or facts.base_digest or "none",
-            fresh=parent is None and self.recipe.base is None,
+            parent_id=parent,
+            reference=load_policy(self.store, str(parent), **where) if needs_reference else None,
             reward_model=load_reward(self.store, reward, **where) if reward else None,
             accelerator=workspace.accelerator,
             precision=workspace.precision,
@@ -379,39 +418,45 @@ class _Build:
     # Gates
 
     def _judge(self, stage: Stage, checkpoint: str, parent: str | None, reward: str | None) -> bool:
-        key = f"measured:{checkpoint}"
-        basis = self._basis(stage)
         before = self._measured(parent)
-        newest = next(reversed(self.store.results(key)), None)
-        if newest is None or newest.environment.get("basis") != basis:
-            self.observer.note(f"measuring {stage.name}")
-            began = time.monotonic()
-            with self.watch("gates"):
-                measured = self._measure(stage, checkpoint, parent, reward)
-            seconds = time.monotonic() - began
-        else:
-            measured = _measured_from(newest)
-            seconds = float(newest.cost.get("seconds", 0.0))
+        earlier = [s.name for s in self.recipe.stages[: self.recipe.stages.index(stage) + 1]]
+        basis = self._basis(earlier)
+        measured, newest = self._remembered(
+            stage.name, checkpoint, basis, lambda: self._measure(stage, checkpoint, parent, reward)
+        )
         verdicts = judge(stage.gates, measured.measurements, before.measurements)
+        described = tuple(verdict.to_json() for verdict in verdicts)
+        if newest is None or tuple(dict(verdict) for verdict in newest.verdicts) != described:
+            self._remember(checkpoint, measured, basis, described)
+        ok = passed(verdicts)
+        self._main(lambda: self._move_refs(stage.name, checkpoint, ok))
+        self.observer.stage_judged(stage.name, list(described), ok)
+        return ok
+
+    def _remembered(
+        self, name: str, checkpoint: str, basis: str, measure: Callable[[], Measured]
+    ) -> tuple[Measured, Result | None]:
+        """What was measured on the same basis before, with its record; else what is measured now, without one."""
+        newest = next(reversed(self.store.results(f"measured:{checkpoint}")), None)
+        if newest is not None and newest.environment.get("basis") == basis:
+            return Measured.of(newest), newest
+        self.observer.note(f"measuring {name}")
+        with self.watch("gates"):
+            return measure(), None
+
+    def _remember(
+        self, checkpoint: str, measured: Measured, basis: str, verdicts: tuple[dict[str, Any], ...] = ()
+    ) -> None:
+        key = f"measured:{checkpoint}"
         result = Result(
             key=key,
             checkpoint=checkpoint,
             measurements={name: value.to_json() for name, value in measured.measurements.items()},
-            verdicts=tuple(verdict.to_json() for verdict in verdicts),
-            cost={"seconds": seconds},
-            environment={"basis": basis, "answers": _answers_json(measured.answers)},
+            verdicts=verdicts,
+            environment={"basis": basis, "answers": measured.answers_json()},
             recorded_at=_now(),
         )
-        if (
-            newest is None
-            or [dict(v) for v in newest.verdicts] != list(result.verdicts)
-            or seconds != newest.cost.get("seconds")
-        ):
-            self._main(lambda: self.store.add_result(key, result))
-        ok = passed(verdicts)
-        self._main(lambda: self._move_refs(stage.name, checkpoint, ok))
-        self.observer.stage_judged(stage.name, [dict(verdict) for verdict in result.verdicts], ok)
-        return ok
+        self._main(lambda: self.store.add_result(key, result))
 
     def _move_refs(self, name: str, checkpoint: str, ok: bool) -> None:
         """`<stage>` points at the newest checkpoint whose gates passed, `failed/<stage>` at the newest that did not."""
@@ -420,22 +465,39 @@ class _Build:
         if old != checkpoint:
             self.store.set_ref(ref, checkpoint, old=old, why=why)
 
-    def _basis(self, stage: Stage) -> str:
-        """Digest of what measurements rest on besides the weights: suite and held-out data."""
-        earlier = [s.name for s in self.recipe.stages[: self.recipe.stages.index(stage) + 1]]
+    def _basis(self, stages: list[str]) -> str:
+        """Digest of what measurements rest on besides the weights: suite and held-out data of some stages."""
         probes = self.recipe.probes.model_dump(mode="json") if self.recipe.probes else None
         return digest_json(
             {
                 "probes": self.facts.contract["probes"],
                 "settings": probes,
-                "holdouts": {name: self.facts.prepared[name].digest for name in earlier},
+                "holdouts": {name: self.facts.prepared[name].digest for name in stages},
                 "code": CODE,
             }
         )
 
     def _measured(self, checkpoint: str | None) -> Measured:
+        if checkpoint is not None and checkpoint == self.base:
+            return self._base_measured(checkpoint)
         results = self.store.results(f"measured:{checkpoint}") if checkpoint else []
-        return _measured_from(results[-1]) if results else Measured(measurements={})
+        return Measured.of(results[-1]) if results else Measured(measurements={})
+
+    def _base_measured(self, checkpoint: str) -> Measured:
+        """What the base model can do before the first stage, for gates on what may be lost."""
+        workspace, facts = self.workspace, self.facts
+        device = workspace.accelerator.device
+        basis = self._basis([stage.name for stage in self.recipe.stages])
+
+        def measure() -> Measured:
+            policy = load_policy(self.store, checkpoint, device=device, precision=workspace.precision)
+            holdouts, probes = self._holdouts(self.recipe.stages), self._suites(self.recipe.stages)
+            return policy_measurements(policy, facts.tokenizer, device, own="base", holdouts=holdouts, probes=probes)
+
+        measured, newest = self._remembered("base", checkpoint, basis, measure)
+        if newest is None:
+            self._remember(checkpoint, measured, basis)
+        return measured
 
     def _measure(self, stage: Stage, checkpoint: str, parent: str | None, reward: str | None) -> Measured:
         workspace, facts = self.workspace, self.facts
@@ -445,16 +507,17 @@ class _Build:
             model = load_reward(self.store, checkpoint, **where)
             return reward_measurements(model, facts.tokenizer, device, facts.prepared[stage.name].holdout)
         policy = load_policy(self.store, checkpoint, **where)
-        probes = self._suites(stage)
+        line = self.recipe.stages[: self.recipe.stages.index(stage) + 1]
+        probes = self._suites(line)
         measured = policy_measurements(
-            policy, facts.tokenizer, device, own=stage.name, holdouts=self._holdouts(stage), probes=probes
+            policy, facts.tokenizer, device, own=stage.name, holdouts=self._holdouts(line), probes=probes
         )
         if not isinstance(stage, Align):
             return measured
         assert reward is not None
-        reference = load_policy(self.store, parent, **where) if parent else load_base(self._base(), **where)
+        assert parent is not None
         subjects = AlignmentSubjects(
-            reference=reference,
+            reference=load_policy(self.store, parent, **where),
             reward=load_reward(self.store, reward, **where),
             prompts=facts.prepared[stage.name].holdout,
             ppo=stage.ppo,
@@ -466,63 +529,17 @@ class _Build:
         )
         return Measured(measurements=measured.measurements | aligned, answers=measured.answers)
 
-    def _base(self) -> Any:
-        assert self.recipe.base is not None
-        return self.recipe.base
-
-    def _suites(self, stage: Stage) -> Suites | None:
+    def _suites(self, line: Sequence[Stage]) -> Suites | None:
+        """The probe suite as it can be asked after these stages."""
         if self.facts.suite is None or self.recipe.probes is None:
             return None
-        line = self.recipe.stages[: self.recipe.stages.index(stage) + 1]
         has_chat = self.recipe.base is not None or any(not isinstance(s, Pretrain | Reward) for s in line)
         return Suites(suite=self.facts.suite, settings=self.recipe.probes, chat=has_chat)
 
-    def _holdouts(self, stage: Stage) -> dict[str, tuple[Any, int]]:
-        line = self.recipe.stages[: self.recipe.stages.index(stage) + 1]
+    def _holdouts(self, line: Sequence[Stage]) -> dict[str, tuple[Any, int]]:
         return {
             s.name: (self.facts.prepared[s.name].holdout, s.context) for s in line if s.kind in ("pretrain", "finetune")
         }
-
-
-def _measured_from(result: Result) -> Measured:
-    found: dict[str, Measurement] = {
-        name: measurement_from_json(dict(data)) for name, data in result.measurements.items()
-    }
-    return Measured(measurements=found, answers=_answers_from(result.environment.get("answers")))
-
-
-def _answers_json(answers: Answers | None) -> dict[str, Any] | None:
-    if answers is None:
-        return None
-    return {"greedy": list(answers.greedy), "sampled": [list(texts) for texts in answers.sampled]}
-
-
-def _answers_from(data: Any) -> Answers | None:
-    if data is None:
-        return None
-    return Answers(greedy=tuple(data["greedy"]), sampled=tuple(tuple(texts) for texts in data["sampled"]))
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """Set an event on the first SIGINT or SIGTERM, so that a step ends and is saved; a second one interrupts."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: Any) -> None:
-        event.set()
-        signal.signal(number, before[signal.Signals(number)] or signal.SIG_DFL)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _now() -> str:

@@ -197,8 +197,8 @@ def _is_output(name: str) -> bool:
     return name.split(".")[0] in {"lm_head", "embed_out"}
 
 
-def load_base(base: Base, *, device: torch.device, precision: str) -> Any:
-    """Load a causal language model from a Hugging Face folder or hub id.
+def load_base(base: Base, *, device: torch.device, precision: str | None) -> Any:
+    """Load a causal language model from a Hugging Face folder or hub id; without a precision, in its own dtypes.
 
     Code that comes with a model is never run. Raises `ModelError` when it cannot be loaded as a causal model.
     """
@@ -208,7 +208,7 @@ def load_base(base: Base, *, device: torch.device, precision: str) -> Any:
             trust_remote_code=False,
             use_safetensors=True,
             attn_implementation=attention_for(device),
-            dtype=DTYPE_OF_PRECISION[precision],
+            dtype="auto" if precision is None else DTYPE_OF_PRECISION[precision],
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(

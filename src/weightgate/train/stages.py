@@ -5,7 +5,6 @@ Each kind of stage has one function that assembles its objective and says what i
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from weightgate.data.packing import PairLoader, PromptLoader, TokenLoader
 from weightgate.data.rows import PairRows, TokenRows
-from weightgate.data.tokenizer import Tokenizer
+from weightgate.data.tokenizer import TEMPLATE_FILE, Tokenizer
 from weightgate.errors import TrainingStopped
 from weightgate.recipe import Align, Finetune, Pretrain, Recipe, Reward
 from weightgate.train import adapters
@@ -34,8 +33,8 @@ from weightgate.train.objectives.tokens import TokenObjective
 class Job:
     """Everything a stage trains from. `policy` is consumed: it is trained in place.
 
-    `parent_id` names the weights in `policy` (a checkpoint, or the base model's digest); `parent_digest` is the digest
-    of those weights as they were loaded.
+    `parent_id` is the checkpoint whose weights are in `policy`, None for random ones. `reference` is that checkpoint
+    once more, loaded apart, for an alignment without an adapter.
     """
 
     recipe: Recipe
@@ -43,8 +42,8 @@ class Job:
     tokenizer: Tokenizer
     rows: TokenRows | PairRows
     policy: Any
-    parent_id: str
-    fresh: bool
+    parent_id: str | None
+    reference: Any | None
     reward_model: RewardModel | None
     accelerator: Accelerator
     precision: str
@@ -172,7 +171,7 @@ def _tokens(job: Job) -> tuple[TokenObjective, Keep]:
         _shard(job, loader),
         micro_batch=job.micro_batch,
         device=job.device,
-        vocab_size=_vocab(job) if job.fresh else None,
+        vocab_size=_vocab(job) if job.parent_id is None else None,
     )
     return objective, lambda: _kept_policy(job, model)
 
@@ -189,14 +188,17 @@ def _kept_policy(job: Job, model: Any) -> Kept:
     unmoved = adapters.unmoved_targets(model)
     if unmoved:
         raise TrainingStopped(f"training never moved the adapter on {', '.join(unmoved[:4])}")
-    saved = adapters.save_adapter(model, job.parent_id)
+    saved = adapters.save_adapter(model, str(job.parent_id))
     config = json.dumps(saved.config, sort_keys=True, indent=2).encode()
     return Kept(tensors=saved.tensors, files=files | {ADAPTER_CONFIG: config})
 
 
 def _shared_files(job: Job) -> dict[str, bytes]:
-    config = config_json(job.policy.config)
-    return {MODEL_CONFIG: _json_bytes(config), **job.tokenizer.files()}
+    """Configuration and tokenizer. Raw text is trained on without a chat template, so none is kept with it."""
+    files = {MODEL_CONFIG: _json_bytes(config_json(job.policy.config)), **job.tokenizer.files()}
+    if isinstance(job.stage, Pretrain) and job.fresh:
+        files.pop(TEMPLATE_FILE, None)
+    return files
 
 
 def _json_bytes(value: Any) -> bytes:
@@ -232,10 +234,7 @@ def _ppo(job: Job) -> tuple[PPOObjective, Keep]:
     assert job.reward_model is not None
     value = new_value_model(job.stage.ppo.value_start, job.policy, job.reward_model)
     if job.stage.adapter is None:
-        reference = copy.deepcopy(job.policy).requires_grad_(False)
-        _require_same_weights(reference, job.policy)
-    else:
-        reference = None
+        _require_same_weights(job.reference, job.policy)
     loader = PromptLoader(rows=job.rows, batch=job.stage.batch, seed=job.recipe.seed, pad_id=job.tokenizer.pad_id)
     process = Process(
         device=job.device,
@@ -245,7 +244,7 @@ def _ppo(job: Job) -> tuple[PPOObjective, Keep]:
     )
     policy = _adapted(job)
     objective = PPOObjective(
-        Roles(policy=policy, value=value, reference=reference, reward=job.reward_model),
+        Roles(policy=policy, value=value, reference=job.reference, reward=job.reward_model),
         _shard(job, loader),
         job.stage.ppo,
         stop_ids=job.tokenizer.stop_ids,
