@@ -23,7 +23,7 @@ from weightgate.data.prepare import (
     training_texts,
 )
 from weightgate.data.sources import Skipped, read_conversations, read_preferences, read_prompts, source_digest
-from weightgate.data.split import contamination, is_holdout, split_digest, user_texts
+from weightgate.data.split import contamination, user_texts
 from weightgate.data.template import read_template
 from weightgate.data.template_check import check_template
 from weightgate.data.tokenizer import Tokenizer, train_tokenizer
@@ -149,7 +149,7 @@ def _trained_tokenizer(workspace: Workspace) -> Tokenizer:
     sources = [
         [stage.kind, repr(stage.holdout), source_digest(source, workspace.folder), source.model_dump(mode="json")]
         for stage in recipe.stages
-        if isinstance(stage, Pretrain | Finetune)
+        if isinstance(stage, Pretrain)
         for source in stage.data
     ]
     key = digest_json([CODE, recipe.tokenizer.vocab_size, sources])
@@ -166,14 +166,13 @@ def _trained_tokenizer(workspace: Workspace) -> Tokenizer:
 
 
 def _texts(workspace: Workspace) -> Iterator[str]:
-    """Training text of the pre-training and fine-tuning stages, hold-outs left out."""
+    """Training text of the pre-training stages, hold-outs left out.
+
+    Later stages have no say in the tokenizer: other fine-tuning data must not make pre-training stale.
+    """
     for stage in workspace.recipe.stages:
         if isinstance(stage, Pretrain):
             yield from training_texts(stage.data, workspace.folder, stage.holdout)
-        elif isinstance(stage, Finetune):
-            for conversation in read_conversations(stage.data, workspace.folder, Skipped()):
-                if not is_holdout(split_digest(conversation), stage.holdout):
-                    yield from (message.content for message in conversation.messages)
 
 
 def _config(workspace: Workspace, tokenizer: Tokenizer) -> dict[str, Any]:

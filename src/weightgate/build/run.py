@@ -146,6 +146,8 @@ def stage_inputs(
         "code": CODE,
         "class": workspace.reproducibility(),
     }
+    if stage.kind != "pretrain":
+        inputs["template"] = facts.tokenizer.template_digest
     if is_first:
         inputs["architecture"] = _plain(facts.config)
     return inputs

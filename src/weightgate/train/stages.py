@@ -196,7 +196,7 @@ def _kept_policy(job: Job, model: Any) -> Kept:
 def _shared_files(job: Job) -> dict[str, bytes]:
     """Configuration and tokenizer. Raw text is trained on without a chat template, so none is kept with it."""
     files = {MODEL_CONFIG: _json_bytes(config_json(job.policy.config)), **job.tokenizer.files()}
-    if isinstance(job.stage, Pretrain) and job.fresh:
+    if isinstance(job.stage, Pretrain) and job.recipe.base is None:
         files.pop(TEMPLATE_FILE, None)
     return files
 
