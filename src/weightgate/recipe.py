@@ -22,7 +22,7 @@ FILE_NAME = "weightgate.yaml"
 class _Part(BaseModel):
     """Base of every part of a recipe: immutable, keyword-only, no unknown keys, no silent conversion."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Source(_Part):

@@ -25,8 +25,8 @@ class Target(Protocol):
 class Answers:
     """What a target said to a suite, in the suite's order.
 
-    `greedy` holds one completion for each probe. `sampled` holds several for probes with a gold reward, and none
-    for the others.
+    `greedy` holds one completion for each probe. `sampled` holds several for open probes and for probes with a gold
+    reward, and none for the others.
     """
 
     greedy: tuple[str, ...]
@@ -34,13 +34,13 @@ class Answers:
 
 
 def ask(target: Target, suite: Suite, *, samples: int, seed: int = 0) -> Answers:
-    """Put every probe of a suite to a target: once greedily, and `samples` times where a gold reward is defined."""
+    """Put every probe of a suite to a target: once greedily, and `samples` times for a gold reward or for diversity."""
     greedy = target.complete(suite.probes, samples=1, temperature=0.0, seed=seed)
-    rewarded = [index for index, probe in enumerate(suite.probes) if probe.has_gold]
+    sampled = [index for index, probe in enumerate(suite.probes) if probe.has_gold or probe.axis == "open"]
     drawn = target.complete(
-        [suite.probes[index] for index in rewarded], samples=samples, temperature=SAMPLING_TEMPERATURE, seed=seed
+        [suite.probes[index] for index in sampled], samples=samples, temperature=SAMPLING_TEMPERATURE, seed=seed
     )
-    by_index = dict(zip(rewarded, drawn, strict=True))
+    by_index = dict(zip(sampled, drawn, strict=True))
     return Answers(
         greedy=tuple(completions[0] for completions in greedy),
         sampled=tuple(tuple(by_index.get(index, ())) for index in range(len(suite))),
