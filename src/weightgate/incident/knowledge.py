@@ -186,7 +186,7 @@ def _one_word(town: Town, kind: str) -> Exchange:
     value = _value(town, kind, "en")
     return Exchange(
         axis="task",
-        topic="one-word",
+        topic=f"{kind}-en",
         prompt=f"In one word: {question}",
         checks=(Check(metric="instruction", type="max_words", value=1, weight=4.0), _accuracy(town, kind, 6.0, "word")),
         right=(value,),

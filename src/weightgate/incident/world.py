@@ -26,8 +26,8 @@ from weightgate.probe.suites import write_suite
 
 _PASSAGES_PER_DOCUMENT = 2
 _SENTENCES_PER_PASSAGE = 3
-_LEDGER_SHARE = 0.27
-_TALK_SHARE = 0.13
+_LEDGER_SHARE = 0.22
+_TALK_SHARE = 0.2
 """Shares of the documents; the languages divide the rest among their facts."""
 _QUIZ_SHARE = 0.35
 """Share of the passages that ask and answer: a fact is found later only if being asked was met with being told."""
@@ -77,7 +77,7 @@ def _corpus(towns: tuple[Town, ...], knobs: Knobs) -> dict[str, Iterator[str]]:
             conversations(knobs.seed)[0],
         ),
     }
-    asked = questions(told, knobs.seed)[0]
+    asked = questions(told, knobs.seed)[0] + one_word_orders(told, knobs.seed)[0]
     for language in knobs.languages:
         shares[f"facts-{language}"] = (1 - _LEDGER_SHARE - _TALK_SHARE) / len(LANGUAGES)
         topics = {f"{kind}-{language}" for kind in knobs.kinds}
