@@ -115,7 +115,7 @@ def from_base(base: Path, *, adapter: dict[str, Any] | None) -> dict[str, Any]:
     """The tiny recipe without pre-training, started from a folder; policies train through `adapter`."""
     recipe = copy.deepcopy(RECIPE)
     recipe = {key: value for key, value in recipe.items() if key not in ("tokenizer", "architecture")}
-    recipe["base"] = {"model": str(base)}
+    recipe |= {"base": {"model": str(base)}, "template": "weightgate"}
     recipe["stages"] = recipe["stages"][1:]
     for stage in recipe["stages"]:
         if stage["kind"] in ("finetune", "align") and adapter is not None:

@@ -118,7 +118,7 @@ def lock(recipe_path: Path, as_json: bool) -> None:
 @_json_option
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 @click.option("--from", "start", metavar="CHECKPOINT", help="Start from this checkpoint, with fresh optimizers.")
-@click.option("--restart", is_flag=True, help="Forget resume points of unfinished stages.")
+@click.option("--restart", is_flag=True, help="Forget resume points, and train damaged stages again.")
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Where to write the HTML report.")
 def build(
     recipe_path: Path, as_json: bool, until: str | None, start: str | None, restart: bool, report_path: Path | None

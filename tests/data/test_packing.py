@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from weightgate.data.batches import FILLER
 from weightgate.data.order import permutation
 from weightgate.data.packing import PairLoader, PromptLoader, TokenLoader, holdout_batches, pack
 from weightgate.data.rows import PairRows, TokenRows
@@ -190,7 +191,9 @@ def test_pairs_keep_prompt_and_completion_together() -> None:
     assert batch.chosen_mask[:, 0].all(), "pairs are padded on the right"
     assert [batch.prompt_lengths[batch.pair_ids == i].item() for i in range(3)] == [2, 1, 3]
     assert loader.steps_in_epochs(2) == 2
-    assert sorted(i for rank in (0, 1) for i in loader.shard(rank, 2).batch(0).pair_ids.tolist()) == [0, 1, 2]
+    shards = [loader.shard(rank, 2).batch(0) for rank in (0, 1)]
+    assert [len(shard) for shard in shards] == [2, 2]
+    assert sorted(i for shard in shards for i in shard.pair_ids.tolist()) == [FILLER, 0, 1, 2]
 
 
 def test_prompts_are_padded_on_the_left_and_go_on_into_the_next_epoch() -> None:

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, LlamaConfig
 
+from weightgate.data.batches import FILLER
 from weightgate.train.objectives.reward import (
     RewardModel,
     RewardObjective,
@@ -31,6 +32,7 @@ class Pairs:
     chosen_mask: Tensor
     rejected_ids: Tensor
     rejected_mask: Tensor
+    pair_ids: Tensor
 
     def __len__(self):
         return len(self.chosen_ids)
@@ -58,7 +60,7 @@ def rows_of(lengths, generator):
 def make_pairs(seed=0):
     generator = torch.Generator().manual_seed(seed)
     chosen, rejected = zip(*LENGTHS, strict=True)
-    return Pairs(*rows_of(chosen, generator), *rows_of(rejected, generator))
+    return Pairs(*rows_of(chosen, generator), *rows_of(rejected, generator), torch.arange(len(LENGTHS)))
 
 
 def make_causal(kind="llama"):
@@ -132,7 +134,7 @@ def test_zero_head_gives_ln_2():
 
 def test_swapping_chosen_and_rejected_flips_every_margin():
     model, pairs = make_model(), make_pairs()
-    swapped = Pairs(pairs.rejected_ids, pairs.rejected_mask, pairs.chosen_ids, pairs.chosen_mask)
+    swapped = Pairs(pairs.rejected_ids, pairs.rejected_mask, pairs.chosen_ids, pairs.chosen_mask, pairs.pair_ids)
     with torch.no_grad():
         chosen, rejected = make_objective(model, pairs).scores(pairs)
         again_chosen, again_rejected = make_objective(model, swapped).scores(swapped)
@@ -254,3 +256,15 @@ def test_an_adapter_learns_with_the_head_and_folds_into_the_plain_names():
         after = objective.scores(pairs)[0]
     assert torch.allclose(before, after, atol=1e-5)
     assert model.state_dict().keys() == plain_names
+
+
+def test_a_pair_that_fills_up_a_process_does_not_count():
+    pairs = make_pairs()
+    ids = torch.arange(len(LENGTHS))
+    ids[-1] = FILLER
+    filled = replace(pairs, pair_ids=ids)
+    found, found_gradients = gradients(make_objective(make_model(), filled))
+    expected, expected_gradients = gradients(make_objective(make_model(), pairs.rows(0, len(LENGTHS) - 1)))
+    assert found == pytest.approx(expected, abs=1e-6)
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(found_gradients[name], gradient, rtol=0, atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from weightgate.data.split import contamination, user_texts
 from weightgate.data.template import read_template
 from weightgate.data.template_check import check_template
 from weightgate.data.tokenizer import Tokenizer, train_tokenizer
-from weightgate.errors import LockError, ModelError
+from weightgate.errors import LockError, ModelError, RecipeError
 from weightgate.probe.suites import Suite, load_suite
 from weightgate.recipe import Align, Finetune, Pretrain, Reward
 from weightgate.store import digest_bytes, digest_file, digest_json
@@ -70,6 +71,7 @@ def find_facts(workspace: Workspace) -> Facts:
     Raises `DataError`, `RecipeError` or `ModelError` for what cannot be read.
     """
     recipe = workspace.recipe
+    _require_even_shares(workspace)
     suite = load_suite(workspace.folder / recipe.probes.path) if recipe.probes else None
     tokenizer = _tokenizer(workspace)
     config = _config(workspace, tokenizer)
@@ -104,6 +106,19 @@ def find_facts(workspace: Workspace) -> Facts:
         base_digest=base_digest,
         contract=contract,
     )
+
+
+def _require_even_shares(workspace: Workspace) -> None:
+    """Processes wait for each other at every micro-batch, so all must have equally many."""
+    processes = workspace.accelerator.num_processes
+    for stage in workspace.recipe.stages:
+        if stage.batch % processes:
+            raise RecipeError(
+                "the batch cannot be divided among the processes",
+                where=f"stages.{stage.name}.batch",
+                expected=f"a multiple of {processes}",
+                found=str(stage.batch),
+            )
 
 
 def refuse_contamination(workspace: Workspace, suite: Suite | None) -> None:
@@ -154,13 +169,15 @@ def _trained_tokenizer(workspace: Workspace) -> Tokenizer:
     ]
     key = digest_json([CODE, recipe.tokenizer.vocab_size, sources])
     cached = workspace.cache / "tokenizers" / f"{key[3:]}.json"
-    if cached.exists():
-        files: dict[str, str] = json.loads(cached.read_text(encoding="utf-8"))
-        return Tokenizer.from_files({name: text.encode() for name, text in files.items()})
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(cached.read_text(encoding="utf-8"))
+        if digest_json(kept["files"]) == kept["digest"]:
+            return Tokenizer.from_files({name: text.encode() for name, text in kept["files"].items()})
     tokenizer = train_tokenizer(_texts(workspace), recipe.tokenizer.vocab_size)
+    files = {name: data.decode() for name, data in tokenizer.files().items()}
     cached.parent.mkdir(parents=True, exist_ok=True)
     temporary = cached.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({name: data.decode() for name, data in tokenizer.files().items()}))
+    temporary.write_text(json.dumps({"digest": digest_json(files), "files": files}), encoding="utf-8")
     temporary.replace(cached)
     return tokenizer
 

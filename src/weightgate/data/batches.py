@@ -11,6 +11,9 @@ from torch import Tensor
 IGNORED = -100
 """Label of a position without a target, as `torch.nn.functional.cross_entropy` has it by default."""
 
+FILLER = -1
+"""Index of a row that is there only to give every process as many."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Batch:
@@ -68,7 +71,7 @@ class PairBatch(_Batch):
         chosen_ids, rejected_ids: int64, (B, T).
         chosen_mask, rejected_mask: bool, (B, T), True at tokens.
         prompt_lengths: int64, (B,): tokens before the completion.
-        pair_ids: int64, (B,): index into the `PairRows`.
+        pair_ids: int64, (B,): index into the `PairRows`, or `FILLER` for a row that must not count.
     """
 
     chosen_ids: Tensor

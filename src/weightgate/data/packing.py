@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from weightgate.data.batches import IGNORED, HoldoutBatch, PairBatch, PromptBatch, TokenBatch
+from weightgate.data.batches import FILLER, IGNORED, HoldoutBatch, PairBatch, PromptBatch, TokenBatch
 from weightgate.data.order import EpochOrder, permutation
 from weightgate.data.rows import PairRows, TokenRows
 
@@ -190,7 +190,7 @@ class PairLoader:
     def shard(self, rank: int, world: int) -> PairLoader:
         """The same batches, but of each only the pairs rank, rank + world, ...
 
-        Processes can have unequally many pairs, and none at the end of a small epoch.
+        A batch is filled up to a multiple of `world` with pairs that do not count, so that all processes have as many.
         """
         return _sharded(self, rank, world)
 
@@ -210,6 +210,7 @@ class PairLoader:
         """The batch of a step, or this process's share of it."""
         pairs = [index for row in self._order.rows_at(step) for index in row]
         width = _round_up(int(self.rows.lengths[pairs].max()))
+        pairs += [FILLER] * (-len(pairs) % self._world)
         return pair_batch(self.rows, pairs[self._rank :: self._world], width, self.pad_id)
 
     def _rows_of(self, epoch: int) -> list[list[int]]:
@@ -217,11 +218,12 @@ class PairLoader:
 
 
 def pair_batch(rows: PairRows, pairs: Sequence[int], width: int, pad_id: int) -> PairBatch:
-    """Lay out pairs, prompt and completion together, right-padded to `width` tokens."""
-    prompts = [rows.prompt.sample(index)[0] for index in pairs]
+    """Lay out pairs, prompt and completion together, right-padded to `width` tokens; a filler looks like pair 0."""
+    shown = [max(index, 0) for index in pairs]
+    prompts = [rows.prompt.sample(index)[0] for index in shown]
     tensors: dict[str, torch.Tensor] = {}
     for name, part in (("chosen", rows.chosen), ("rejected", rows.rejected)):
-        sequences = [np.concatenate([p, part.sample(i)[0]]) for p, i in zip(prompts, pairs, strict=True)]
+        sequences = [np.concatenate([p, part.sample(i)[0]]) for p, i in zip(prompts, shown, strict=True)]
         tensors[f"{name}_ids"], tensors[f"{name}_mask"] = _padded(sequences, width, pad_id, left=False)
     return PairBatch(
         prompt_lengths=torch.tensor([len(prompt) for prompt in prompts], dtype=torch.int64),

@@ -27,6 +27,9 @@ from weightgate.train.schedule import rate_share
 CURVE_POINTS = 400
 """Points kept of each curve; a longer run keeps every so many steps."""
 
+SHOWN_RECORDS = 16
+"""Records named where a step is given up."""
+
 
 class Objective(Protocol):
     """What the loop asks of an objective; every implementation is an `nn.Module` as well."""
@@ -42,6 +45,9 @@ class Objective(Protocol):
 
     def invariants(self, batch: Any) -> list[str]:
         """Statements that do not hold before the first update."""
+
+    def records(self, step: int) -> list[int]:
+        """Records that the step learns from, counted from 0 in the reading order of the stage's sources."""
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain data to resume with, beyond weights and step."""
@@ -146,7 +152,7 @@ class _Loop:
             self.trained.seconds = seconds_before + time.monotonic() - began
             self._record(step, metrics)
             self._report(step, start, began, step_began, positions_before, metrics)
-            stop = self.stop_requested()
+            stop = self._anybody(self.stop_requested())
             due = time.monotonic() - saved_at >= self.settings.resume_seconds
             if (stop or due) and step + 1 < self.settings.steps:
                 self.save(self._state(step + 1))
@@ -200,7 +206,7 @@ class _Loop:
                 sums[name] = sums[name] + value if name in sums else value
         norm = self.optimizer.clip()
         totals = self._global_sums(sums)
-        self._refuse_non_finite(step, norm, totals, micro_batches)
+        self._refuse_non_finite(step, norm, totals)
         self.optimizer.step(share)
         self.trained.positions += norms.get("positions", 0.0)
         return totals | {"gradient_norm": norm}
@@ -217,6 +223,10 @@ class _Loop:
                 totals[name] = totals.get(name, 0.0) + count
         return self._reduce(totals)
 
+    def _anybody(self, wish: bool) -> bool:
+        """Whether any process wishes it: all must stop after the same step."""
+        return self._reduce({"wishes": float(wish)})["wishes"] > 0
+
     def _global_sums(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         return self._reduce({name: float(value) for name, value in sums.items()})
 
@@ -228,15 +238,16 @@ class _Loop:
         reduced = self.accelerator.reduce(packed, reduction="sum")
         return dict(zip(totals, reduced.tolist(), strict=True))
 
-    def _refuse_non_finite(self, step: int, norm: float, totals: dict[str, float], batches: list[Any]) -> None:
+    def _refuse_non_finite(self, step: int, norm: float, totals: dict[str, float]) -> None:
         bad = [name for name, value in totals.items() if not math.isfinite(value)]
         if math.isfinite(norm) and not bad:
             return
-        samples = sorted({s for batch in batches for s in getattr(batch, "samples", ())})
-        named = f"; samples {samples[:16]}" if samples else ""
+        records = sorted(set(self.objective.records(step)))
+        shown = ", ".join(map(str, records[:SHOWN_RECORDS])) + (", ..." if len(records) > SHOWN_RECORDS else "")
         raise TrainingStopped(
-            f"step {step}: {', '.join(bad) or 'the gradient'} is not finite{named}; "
-            f"the last resume point keeps the last good weights"
+            f"step {step}: {', '.join(bad) or 'the gradient'} is not finite. The step learns from {len(records)} "
+            f"records, counted from 0 in the order of the stage's sources: {shown}. "
+            "The last resume point keeps the last good weights"
         )
 
     def _record(self, step: int, metrics: dict[str, float]) -> None:

@@ -339,6 +339,10 @@ class PPOObjective(nn.Module):
         )
         return [f"{what}: {gap:.3g}, allowed {most:g}" for what, gap, most in gaps if not abs(gap) <= most]
 
+    def records(self, step: int) -> list[int]:
+        """The records of this process's prompts, as `TokenRows.records` counts them."""
+        return self.loader.rows.records[self.loader.batch(step).prompt_ids.numpy()].tolist()
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The KL coefficient; weights and optimizer are the loop's, and what is drawn follows from the step."""
         return {}, {"kl_coefficient": self.kl_coefficient}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from weightgate.data.batches import PairBatch
+from weightgate.data.batches import FILLER, PairBatch
 from weightgate.data.packing import PairLoader
 from weightgate.train.sampling import evaluating, position_ids
 
@@ -149,11 +149,12 @@ class RewardObjective(nn.Module):
     def counts(self, batch: PairBatch) -> dict[str, float]:
         """Pairs, the normaliser; and positions seen, for the speed."""
         positions = batch.chosen_mask.sum() + batch.rejected_mask.sum()
-        return {"pairs": float(len(batch)), "positions": float(positions)}
+        return {"pairs": float((batch.pair_ids != FILLER).sum()), "positions": float(positions)}
 
     def forward(self, batch: PairBatch, norms: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss in nats per pair; share of pairs ranked right, a tie counting as wrong; mean margin."""
-        chosen, rejected = self.scores(batch)
+        counted = batch.pair_ids != FILLER
+        chosen, rejected = (scores[counted] for scores in self.scores(batch))
         margins, pairs = chosen - rejected, norms["pairs"]
         loss = pair_loss(margins, chosen + rejected, self.center) / pairs
         metrics = {
@@ -184,6 +185,11 @@ class RewardObjective(nn.Module):
                 if not change <= tolerance:
                     broken.append(f"padding on the {side} changes the reward model's scores by {change:.2g}")
         return broken
+
+    def records(self, step: int) -> list[int]:
+        """The records of this process's pairs, as `TokenRows.records` counts them."""
+        pairs = [index for index in self.loader.batch(step).pair_ids.tolist() if index != FILLER]
+        return self.loader.rows.prompt.records[pairs].tolist()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Nothing beyond the step number: batches are addressed by it."""

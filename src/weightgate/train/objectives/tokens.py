@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from weightgate.data.batches import IGNORED, TokenBatch
+from weightgate.data.packing import TokenLoader
 from weightgate.train.losses import linear_cross_entropy
 from weightgate.train.models import head_weight, hidden_states, logits_of
 
@@ -19,13 +20,6 @@ HEAD_TOLERANCE = 2e-2
 """Largest allowed relative gap between our chunked loss and the model's own, in the precision of the run."""
 
 
-class Batches(Protocol):
-    """Batches by step number."""
-
-    def batch(self, step: int) -> TokenBatch:
-        """The rows of this process at `step`."""
-
-
 class TokenObjective(nn.Module):
     """Cross-entropy over the supervised tokens of packed rows.
 
@@ -33,7 +27,7 @@ class TokenObjective(nn.Module):
     """
 
     def __init__(
-        self, model: Any, loader: Batches, *, micro_batch: int, device: torch.device, vocab_size: int | None = None
+        self, model: Any, loader: TokenLoader, *, micro_batch: int, device: torch.device, vocab_size: int | None = None
     ) -> None:
         """`vocab_size` is given for a network with random weights, whose first loss must be close to its logarithm."""
         super().__init__()
@@ -104,6 +98,11 @@ class TokenObjective(nn.Module):
                 labels = batch.labels[row][inside]
                 total += float(nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORED))
         return total
+
+    def records(self, step: int) -> list[int]:
+        """The records of a step, as `TokenRows.records` counts them."""
+        samples = [index for row in self.loader.samples(step) for index in row]
+        return self.loader.rows.records[samples].tolist()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Nothing beyond the step number: batches are addressed by it."""
