@@ -13,7 +13,7 @@ from weightgate.plan import memory  # noqa: E402
 from weightgate.plan.flops import adapter_parameters, parameters  # noqa: E402
 from weightgate.plan.shapes import read_shape  # noqa: E402
 from weightgate.recipe import Adapter  # noqa: E402
-from weightgate.train import losses, models  # noqa: E402
+from weightgate.train import limits, models  # noqa: E402
 
 LLAMA = {
     "model_type": "llama",
@@ -114,8 +114,8 @@ def test_ppo_holds_four_models_and_the_larger_of_cache_and_activations() -> None
     assert wide.total - wide.key_value_cache == ppo.total - ppo.activations - ppo.logits
 
 
-def test_the_chunk_of_logits_is_the_one_the_loss_uses() -> None:
-    assert memory.LOGITS_AT_ONCE == losses.CHUNK_ELEMENTS
+def test_logits_are_counted_by_the_chunk() -> None:
     shape = read_shape(LLAMA | {"vocab_size": 128_000})
     chunk = memory.logit_bytes(shape, rows=64, context=512, precision="bf16")
-    assert chunk == memory.logit_bytes(shape, rows=640, context=512, precision="bf16") == 8 * losses.CHUNK_ELEMENTS
+    assert chunk == memory.logit_bytes(shape, rows=640, context=512, precision="bf16")
+    assert chunk == 8 * limits.LOGIT_ROWS * 128_000

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from weightgate.train import losses
+from weightgate.train import limits, losses
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 3, 7, 64])
 def test_linear_cross_entropy_equals_torch(monkeypatch: pytest.MonkeyPatch, chunk_rows: int) -> None:
     torch.manual_seed(0)
     vocabulary = 37
-    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", chunk_rows * vocabulary)
+    monkeypatch.setattr(limits, "LOGITS_AT_ONCE", chunk_rows * vocabulary)
+    monkeypatch.setattr(limits, "LOGIT_ROWS", 1)
     hidden = torch.randn(23, 16, requires_grad=True)
     weight = torch.randn(vocabulary, 16, requires_grad=True)
     targets = torch.randint(0, vocabulary, (23,))

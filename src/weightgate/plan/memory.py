@@ -13,6 +13,7 @@ from typing import Literal
 from weightgate.plan.flops import adapter_parameters, parameters, reward_parameters
 from weightgate.plan.shapes import Shape
 from weightgate.recipe import Adapter
+from weightgate.train.limits import LOGIT_ROWS, LOGITS_AT_ONCE
 
 Precision = Literal["fp32", "bf16", "bf16-autocast"]
 Kernel = Literal["matmul", "fused"]
@@ -21,9 +22,6 @@ _MASTER_BYTES = 4
 """Master weights, the gradients added up on them, and each of the two moments of AdamW: fp32, always."""
 _PACKED_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """A 4-bit weight, its block's 8-bit scale (blocks of 64) and the scale of 256 scales (Dettmers et al. 2023)."""
-LOGITS_AT_ONCE = 16 * 2**20
-"""Elements of the chunks in which the loss is computed; a copy of `weightgate.train.losses.CHUNK_ELEMENTS`, which a
-plan cannot import without torch. A test compares the two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +106,7 @@ def activation_bytes(
 
 def logit_bytes(shape: Shape, *, rows: int, context: int, precision: Precision) -> int:
     """Bytes of the largest chunk of logits: as computed, their log-softmax in fp32, and its gradient as computed."""
-    elements = min(rows * context * shape.vocab_size, max(LOGITS_AT_ONCE, shape.vocab_size))
+    elements = min(rows * context * shape.vocab_size, max(LOGITS_AT_ONCE, LOGIT_ROWS * shape.vocab_size))
     return elements * (4 + 2 * compute_bytes(precision))
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 16 * 2**20
-"""Logits held at once, about 64 MiB in fp32."""
+from weightgate.train import limits
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -22,19 +21,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden_nh: Tensor, weight_vh: Tensor, targets_n: Tensor) -> Tensor:
-        rows = max(1, CHUNK_ELEMENTS // weight_vh.shape[0])
+        rows = max(limits.LOGIT_ROWS, limits.LOGITS_AT_ONCE // weight_vh.shape[0])
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         total = hidden_nh.new_zeros((), dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden_nh) if needs_hidden else None
         grad_weight: Tensor | None = None
         for start in range(0, hidden_nh.shape[0], rows):
             hidden, targets = hidden_nh[start : start + rows], targets_n[start : start + rows]
-            probabilities = torch.log_softmax((hidden @ weight_vh.T).float(), dim=-1)
-            picked = probabilities.gather(1, targets[:, None])
-            total -= picked.sum()
+            logits = (hidden @ weight_vh.T).float()
+            top, likeliest = logits.max(dim=-1, keepdim=True)
+            picked = logits.gather(1, targets[:, None])
+            probabilities = torch.softmax(logits, dim=-1)
+            # The likeliest token has a probability of at least 1/V, so this logarithm is exact where others underflow.
+            total += (top - probabilities.gather(1, likeliest).log() - picked).sum()
             if not (needs_hidden or needs_weight):
                 continue
-            probabilities.exp_()
             probabilities.scatter_add_(1, targets[:, None], torch.full_like(picked, -1.0))
             slope = probabilities.to(hidden.dtype)
             if grad_hidden is not None:
@@ -62,7 +63,7 @@ def linear_cross_entropy(hidden_nh: Tensor, weight_vh: Tensor, targets_n: Tensor
     """Sum over N of -log softmax(hidden @ weight.T)[target], in nats, as a 0-d fp32 tensor.
 
     Equal to `torch.nn.functional.cross_entropy(..., reduction="sum")` in value and gradients, with peak memory
-    bounded by `CHUNK_ELEMENTS` logits.
+    bounded by `limits.LOGITS_AT_ONCE` logits.
     """
     total: Tensor = _LinearCrossEntropy.apply(hidden_nh, weight_vh, targets_n)
     return total
