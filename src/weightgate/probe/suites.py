@@ -17,6 +17,7 @@ from typing import Any
 from weightgate.errors import DataError
 from weightgate.probe.probes import AXES, Check, Form, Probe
 from weightgate.probe.scorers import SCORERS
+from weightgate.store.digest import digest_chunks, json_bytes
 
 ROLES = ("system", "user", "assistant")
 _PROBE_KEYS = tuple(field.name for field in fields(Probe))
@@ -61,7 +62,7 @@ def load_suite(path: Path) -> Suite:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        probe = _Line(where=f"{path}:{number}").probe(line)
+        probe = _Line(where=f"{path}:{number}").probe(_parsed(line, f"{path}:{number}"))
         if probe.id in seen:
             raise DataError(
                 f"the id {probe.id!r} is used twice", where=f"{path}:{number}", found=f"line {seen[probe.id]}"
@@ -71,6 +72,19 @@ def load_suite(path: Path) -> Suite:
     if not probes:
         raise DataError("the probe suite holds no probe", where=str(path), expected="one JSON object a line")
     return Suite(probes=tuple(probes))
+
+
+def probe_from_json(data: Any, where: str, *, checks_required: bool = True) -> Probe:
+    """Read what `Probe.to_json` wrote, strictly. Raises `DataError` that names `where`.
+
+    A suite's probe must check something; what a user asks of his own may be there to be compared only.
+    """
+    return _Line(where=where, checks_required=checks_required).probe(data)
+
+
+def suite_digest(probes: Iterable[Probe]) -> str:
+    """Digest of probes in their order: two snapshots with the same one were asked the same."""
+    return digest_chunks(json_bytes(probe.to_json()) + b"\n" for probe in probes)
 
 
 def write_suite(path: Path, probes: Iterable[Probe]) -> None:
@@ -84,15 +98,12 @@ class _Line:
     """Reads one line; every complaint names it."""
 
     where: str
+    checks_required: bool = True
 
-    def probe(self, line: str) -> Probe:
-        try:
-            data = json.loads(line)
-        except ValueError as error:
-            raise DataError("the line is not JSON", where=self.where, found=str(error)) from None
+    def probe(self, data: Any) -> Probe:
         self._known(data, _PROBE_KEYS, "probe")
         form = self._word(data, "form", ("text", "chat"))
-        checks = self._field(data, "checks", "a list of checks, not empty", lambda v: isinstance(v, list) and bool(v))
+        checks = self._field(data, "checks", "a list of checks, not empty", self._is_checks)
         return Probe(
             id=self._text(data, "id"),
             axis=self._word(data, "axis", AXES),
@@ -105,6 +116,9 @@ class _Line:
             max_tokens=self._field(data, "max_tokens", "a whole number above 0", _is_count_or_none, None),
             checks=tuple(self._check(check) for check in checks),
         )
+
+    def _is_checks(self, value: Any) -> bool:
+        return isinstance(value, list) and bool(value or not self.checks_required)
 
     def _prompt(self, data: dict[str, Any]) -> str:
         if "messages" in data:
@@ -160,7 +174,7 @@ class _Line:
         return data[key]
 
     def _text(self, data: dict[str, Any], key: str) -> str:
-        text: str = self._field(data, key, "a text, not empty", lambda value: isinstance(value, str) and bool(value))
+        text: str = self._field(data, key, "a text, not empty", _is_text)
         return text
 
     def _word(self, data: dict[str, Any], key: str, known: tuple[str, ...]) -> Any:
@@ -170,10 +184,22 @@ class _Line:
         return word
 
 
+def _parsed(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError("the line is not JSON", where=where, found=str(error)) from None
+
+
 def _unknown(what: str, found: str, known: tuple[str, ...], where: str) -> DataError:
     near = difflib.get_close_matches(found, known, n=1, cutoff=0.4)
     mend = f"did you mean {near[0]!r}?" if near else None
     return DataError(what, where=where, expected=f"one of {', '.join(known)}", found=found, mend=mend)
+
+
+def _is_text(value: Any) -> bool:
+    """JSON can carry lone surrogates, which no file in UTF-8 can hold."""
+    return isinstance(value, str) and bool(value) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _is_list_of_text(value: Any) -> bool:
