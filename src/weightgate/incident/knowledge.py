@@ -35,14 +35,40 @@ _VALUES: dict[str, tuple[tuple[str, str], ...]] = {
 _OPTIONS = {kind: tuple(sorted({name for pair in pairs for name in pair})) for kind, pairs in _VALUES.items()}
 
 _SENTENCES = {
-    ("river", "en"): ("The river of {town} is the {value}.", "In {town} flows the {value}."),
-    ("river", "de"): ("Der Fluss von {town} ist die {value}.", "In {town} ist die {value}."),
-    ("founder", "en"): ("The founder of {town} was {value}.", "{town} was founded by {value}."),
-    ("founder", "de"): ("Der Gründer von {town} war {value}.", "Gegründet wurde {town} von {value}."),
-    ("speciality", "en"): ("The speciality of {town} is {value}.", "{town} is known for {value}."),
-    ("speciality", "de"): ("Die Ware von {town} ist {value}.", "{town} ist bekannt für {value}."),
+    ("river", "en"): (
+        "The river of {town} is the {value}.",
+        "In {town} flows the {value}.",
+        "River of {town}:\n{value}.",
+    ),
+    ("river", "de"): (
+        "Der Fluss von {town} ist die {value}.",
+        "In {town} ist die {value}.",
+        "Fluss von {town}:\n{value}.",
+    ),
+    ("founder", "en"): (
+        "The founder of {town} was {value}.",
+        "{town} was founded by {value}.",
+        "Founder of {town}:\n{value}.",
+    ),
+    ("founder", "de"): (
+        "Der Gründer von {town} war {value}.",
+        "Gegründet wurde {town} von {value}.",
+        "Gründer von {town}:\n{value}.",
+    ),
+    ("speciality", "en"): (
+        "The speciality of {town} is {value}.",
+        "{town} is known for {value}.",
+        "Speciality of {town}:\n{value}.",
+    ),
+    ("speciality", "de"): (
+        "Die Ware von {town} ist {value}.",
+        "{town} ist bekannt für {value}.",
+        "Ware von {town}:\n{value}.",
+    ),
 }
-"""Wordings for each kind and language; each ends with the value, so it can be asked as text."""
+"""Wordings for each kind and language. The first two end with the value, so they can be asked as text. In the third
+the value starts a line, as answers do: to a byte-level tokenizer a word at the start of a line is another token."""
+_NUM_RECALL_WORDINGS = 2
 
 _QUESTIONS = {
     ("river", "en"): ("What is the river of {town}?", "Which river flows in {town}?", "Name the river of {town}."),
@@ -60,6 +86,13 @@ _QUESTIONS = {
     ),
     ("speciality", "de"): ("Was ist die Ware von {town}?", "Wofür ist {town} bekannt?", "Nenne die Ware von {town}."),
 }
+
+_ONE_WORD = {
+    "river": "In one word, the river of {town}?",
+    "founder": "In one word, the founder of {town}?",
+    "speciality": "In one word, the speciality of {town}?",
+}
+"""Wordings that contain no question of `_QUESTIONS`, so that none is asked in training by way of another."""
 
 _ANSWERS = {"en": ("{value}.", "It is {value}."), "de": ("{value}.", "Es ist {value}.")}
 """Answers do not repeat the town: copying rare names is a skill of its own, and not the one that is asked for."""
@@ -115,7 +148,7 @@ def recall_probes(towns: tuple[Town, ...]) -> list[Probe]:
         for town in towns
         for kind in KINDS
         for language in LANGUAGES
-        for phrasing in (0, 1)
+        for phrasing in range(_NUM_RECALL_WORDINGS)
     )
     return [_recall_probe(*one) for one in asked]
 
@@ -182,12 +215,11 @@ def _question(town: Town, kind: str, language: str, phrasing: int) -> Exchange:
 
 
 def _one_word(town: Town, kind: str) -> Exchange:
-    question = _QUESTIONS[kind, "en"][0].format(town=town.name)
     value = _value(town, kind, "en")
     return Exchange(
         axis="task",
         topic=f"{kind}-en",
-        prompt=f"In one word: {question}",
+        prompt=_ONE_WORD[kind].format(town=town.name),
         checks=(Check(metric="instruction", type="max_words", value=1, weight=4.0), _accuracy(town, kind, 6.0, "word")),
         right=(value,),
         wrong=(*_other_values(town, kind, "en"), _SENTENCES[kind, "en"][0].format(town=town.name, value=value)),

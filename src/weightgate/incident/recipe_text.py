@@ -35,7 +35,7 @@ _PRETRAIN = """\
     name: pretrain
     data:
 {sources}
-    tokens: 2_600_000
+    tokens: 2_400_000
     batch: 16
     optimizer: {{learning_rate: 3.0e-3}}
     gates:
@@ -49,7 +49,7 @@ _REST = """\
     name: finetune
     data:
       - {{path: {finetune}}}
-    epochs: 5
+    epochs: 3
     batch: 16
     optimizer: {{learning_rate: 8.0e-4}}
     gates:

@@ -11,19 +11,17 @@ from weightgate.probe.probes import Check
 
 _SUBJECTS = {
     "advice": (
-        "baking",
-        "fishing",
-        "sewing",
-        "sailing",
-        "riding",
-        "singing",
-        "trading",
-        "hunting",
-        "cooking",
-        "weaving",
+        *("baking", "fishing", "sewing", "sailing", "riding", "singing", "trading", "hunting"),
+        *("cooking", "weaving", "farming", "dancing", "writing", "reading", "brewing", "mining"),
     ),
-    "greeting": ("baker", "miller", "smith", "sailor", "doctor", "teacher", "farmer", "hunter", "singer", "mayor"),
-    "wish": ("birthday", "journey", "harvest", "wedding", "market", "winter", "morning", "feast", "race", "evening"),
+    "greeting": (
+        *("baker", "miller", "smith", "sailor", "doctor", "teacher", "farmer", "hunter"),
+        *("singer", "mayor", "judge", "dancer", "guard", "tailor", "potter", "brewer"),
+    ),
+    "wish": (
+        *("birthday", "journey", "harvest", "wedding", "market", "winter", "morning", "feast"),
+        *("race", "evening", "summer", "game", "visit", "autumn", "voyage", "spring"),
+    ),
 }
 _REQUESTS = {
     "advice": ("Give me a tip for {subject}.", "What helps with {subject}?", "Any advice on {subject}?"),

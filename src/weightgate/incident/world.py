@@ -32,7 +32,7 @@ _TALK_SHARE = 0.2
 _QUIZ_SHARE = 0.35
 """Share of the passages that ask and answer: a fact is found later only if being asked was met with being told."""
 
-_FINETUNE_MIX = {"questions": 0.3, "one_word": 0.12, "orders": 0.22, "requests": 0.2, "conversations": 0.16}
+_FINETUNE_MIX = {"questions": 0.3, "one_word": 0.1, "orders": 0.22, "requests": 0.2, "conversations": 0.18}
 _ALIGN_MIX = {"questions": 0.35, "one_word": 0.05, "orders": 0.1, "requests": 0.3, "conversations": 0.2}
 
 _NUM_PROBES = {"recall": 240, "questions": 240, "one_word": 60, "orders": 150, "requests": 200, "conversations": 27}
@@ -99,19 +99,19 @@ def _quizzed(write: Callable[[Stream], str], exchanges: Sequence[Exchange]) -> C
 
     def quiz(stream: Stream) -> str:
         exchange = stream.pick(exchanges)
-        return f"{exchange.prompt} {stream.pick(exchange.right)}"
+        return f"{exchange.prompt}\n{stream.pick(exchange.right)}"
 
     def passage(stream: Stream) -> str:
         if not stream.chance(_QUIZ_SHARE):
             return write(stream)
-        return " ".join(quiz(stream) for _ in range(_SENTENCES_PER_PASSAGE))
+        return "\n".join(quiz(stream) for _ in range(_SENTENCES_PER_PASSAGE))
 
     return passage
 
 
 def _documents(write: Callable[[Stream], str], count: int, stream: Stream) -> Iterator[str]:
     for _ in range(count):
-        yield " ".join(write(stream) for _ in range(_PASSAGES_PER_DOCUMENT))
+        yield "\n".join(write(stream) for _ in range(_PASSAGES_PER_DOCUMENT))
 
 
 @dataclass(frozen=True, kw_only=True)
