@@ -43,7 +43,7 @@ RECIPE: dict[str, Any] = {
             "data": [{"path": "corpus.jsonl"}],
             "context": 64,
             "batch": 4,
-            "steps": 7,
+            "steps": 12,
             "holdout": 0.1,
         },
         {
@@ -53,7 +53,7 @@ RECIPE: dict[str, Any] = {
             "context": 64,
             "batch": 4,
             "micro_batch": 2,
-            "steps": 7,
+            "steps": 12,
             "holdout": 0.1,
         },
         {
@@ -62,7 +62,7 @@ RECIPE: dict[str, Any] = {
             "data": [{"path": "preferences.jsonl"}],
             "context": 64,
             "batch": 8,
-            "epochs": 1,
+            "epochs": 1.5,
             "holdout": 0.1,
         },
         {
@@ -71,7 +71,7 @@ RECIPE: dict[str, Any] = {
             "data": [{"path": "prompts.jsonl"}],
             "context": 64,
             "batch": 4,
-            "updates": 6,
+            "updates": 10,
             "holdout": 0.1,
             "ppo": {
                 "epochs": 2,

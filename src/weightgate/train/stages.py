@@ -12,13 +12,13 @@ from math import ceil
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import Tensor
 
 from weightgate.data.packing import PairLoader, PromptLoader, TokenLoader
 from weightgate.data.rows import PairRows, TokenRows
 from weightgate.data.tokenizer import TEMPLATE_FILE, Tokenizer
-from weightgate.errors import TrainingStopped
+from weightgate.errors import LockError, ModelError, TrainingStopped
 from weightgate.recipe import Align, Finetune, Pretrain, Recipe, Reward
 from weightgate.train import adapters
 from weightgate.train.checkpoints import ADAPTER_CONFIG, MODEL_CONFIG, weights_digest
@@ -119,7 +119,10 @@ def train(
     stop_requested: Callable[[], bool],
 ) -> tuple[Kept, Trained]:
     """Train one stage for `steps` steps. See `loop.run` for what is raised."""
+    _require_supported(job)
     objective, keep = _ASSEMBLERS[job.stage.kind](job)
+    # FSDP2 shards layer by layer, and reads from this attribute what a layer is.
+    objective._no_split_modules = job.policy._no_split_modules
     if job.stage.activation_checkpointing:
         job.policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if job.recipe.compile:
@@ -141,6 +144,18 @@ def train(
         stop_requested=stop_requested,
     )
     return keep(), trained
+
+
+def _require_supported(job: Job) -> None:
+    """PPO samples from its policy outside the wrapped forward pass, where FSDP2 would leave the weights in shards."""
+    if isinstance(job.stage, Align) and job.accelerator.distributed_type == DistributedType.FSDP:
+        raise ModelError(
+            "PPO does not run on sharded weights yet",
+            where=f"stages.{job.stage.name}",
+            expected="data parallelism, one whole model on each device",
+            found="FSDP",
+            mend="accelerate launch --multi_gpu, without --use_fsdp",
+        )
 
 
 def trainable_census(job: Job) -> adapters.TrainableCensus:
@@ -234,7 +249,7 @@ def _ppo(job: Job) -> tuple[PPOObjective, Keep]:
     assert job.reward_model is not None
     value = new_value_model(job.stage.ppo.value_start, job.policy, job.reward_model)
     if job.stage.adapter is None:
-        _require_same_weights(job.reference, job.policy)
+        _require_same_weights(job.stage.name, job.reference, job.policy)
     loader = PromptLoader(rows=job.rows, batch=job.stage.batch, seed=job.recipe.seed, pad_id=job.tokenizer.pad_id)
     process = Process(
         device=job.device,
@@ -256,10 +271,17 @@ def _ppo(job: Job) -> tuple[PPOObjective, Keep]:
     return objective, lambda: _kept_policy(job, policy)
 
 
-def _require_same_weights(reference: Any, policy: Any) -> None:
+def _require_same_weights(stage: str, reference: Any, policy: Any) -> None:
     """The reference model is the parent, bit for bit; anything else measures the KL to the wrong thing."""
-    if weights_digest(saved_tensors(reference)) != weights_digest(saved_tensors(policy)):
-        raise TrainingStopped("the reference model is not the parent of this stage")
+    expected, found = (weights_digest(saved_tensors(model)) for model in (policy, reference))
+    if expected != found:
+        raise LockError(
+            "the reference model is not the parent of this stage",
+            where=f"stages.{stage}",
+            expected=expected,
+            found=found,
+            mend="weightgate verify",
+        )
 
 
 _ASSEMBLERS: dict[str, Callable[[Job], tuple[Any, Keep]]] = {
