@@ -8,6 +8,7 @@ every random generator and whatever the objective says; so a resumed run is the 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -138,6 +139,7 @@ class _Loop:
         self.stop_requested = stop_requested
 
     def run(self, resume: ResumeState | None) -> Trained:
+        first = self._checked_first_step() if resume is None else None
         self.wrapped = self.accelerator.prepare(self.objective)
         trainable = [(name, p) for name, p in self.objective.named_parameters() if p.requires_grad]
         self.optimizer = MasterAdamW(trainable, self.settings.optimizer)
@@ -148,12 +150,12 @@ class _Loop:
         for step in range(start, self.settings.steps):
             step_began = time.monotonic()
             positions_before = self.trained.positions
-            metrics = self._step(step)
+            metrics = self._step(step, first if step == 0 and first is not None else self._updates(step))
             self.trained.seconds = seconds_before + time.monotonic() - began
             self._record(step, metrics)
             self._report(step, start, began, step_began, positions_before, metrics)
-            stop = self._anybody(self.stop_requested())
             due = time.monotonic() - saved_at >= self.settings.resume_seconds
+            stop, due = self._anybody(stop=self.stop_requested(), due=due)
             if (stop or due) and step + 1 < self.settings.steps:
                 self.save(self._state(step + 1))
                 saved_at = time.monotonic()
@@ -163,31 +165,37 @@ class _Loop:
                 )
         return self.trained
 
-    def _step(self, step: int) -> dict[str, float]:
+    def _step(self, step: int, updates: Iterator[list[Any]]) -> dict[str, float]:
         share = rate_share(step, self.settings.steps, self.settings.schedule)
         metrics: dict[str, float] = {}
         num_updates = 0
-        updates = self.objective.updates(step)
-        while (micro_batches := self._next(updates)) is not None:
-            if step == 0 and num_updates == 0:
-                self._check_invariants(micro_batches)
+        for micro_batches in updates:
             for name, value in self._update(step, micro_batches, share).items():
                 metrics[name] = metrics.get(name, 0.0) + value
             num_updates += 1
         self.trained.updates += num_updates
         return {name: value / num_updates for name, value in metrics.items()} | {"learning_rate_share": share}
 
-    def _next(self, updates: Iterator[list[Any]]) -> list[Any] | None:
+    def _updates(self, step: int) -> Iterator[list[Any]]:
         """Rollouts are scored in the precision they are learnt from, or the first ratio would not be 1."""
-        with self._autocast():
-            return next(updates, None)
+        updates = self.objective.updates(step)
+        while True:
+            with self._autocast():
+                micro_batches = next(updates, None)
+            if micro_batches is None:
+                return
+            yield micro_batches
 
-    def _check_invariants(self, micro_batches: list[Any]) -> None:
+    def _checked_first_step(self) -> Iterator[list[Any]]:
+        """The updates of step 0, once the invariants hold on the first: before any wrapper shards the weights."""
+        updates = self._updates(0)
+        first = next(updates)
         self.objective.eval()
         with self._autocast():
-            broken = self.objective.invariants(micro_batches[0])
+            broken = self.objective.invariants(first[0])
         if broken:
             raise TrainingStopped("before the first step: " + "; ".join(broken))
+        return itertools.chain([first], updates)
 
     def _update(self, step: int, micro_batches: list[Any], share: float) -> dict[str, float]:
         norms = self._global_counts(micro_batches)
@@ -223,9 +231,10 @@ class _Loop:
                 totals[name] = totals.get(name, 0.0) + count
         return self._reduce(totals)
 
-    def _anybody(self, wish: bool) -> bool:
-        """Whether any process wishes it: all must stop after the same step."""
-        return self._reduce({"wishes": float(wish)})["wishes"] > 0
+    def _anybody(self, *, stop: bool, due: bool) -> tuple[bool, bool]:
+        """Whether any process wishes it: all must stop, and gather their state, after the same step."""
+        wishes = self._reduce({"stop": float(stop), "due": float(due)})
+        return wishes["stop"] > 0, wishes["due"] > 0
 
     def _global_sums(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         return self._reduce({name: float(value) for name, value in sums.items()})

@@ -20,6 +20,7 @@ from weightgate.data.tokenizer import Tokenizer
 from weightgate.errors import ModelError
 from weightgate.recipe import Architecture, Base
 from weightgate.store import TensorData
+from weightgate.train.sharding import storage_of, whole
 
 _TO_TORCH = {
     "F64": torch.float64,
@@ -184,11 +185,11 @@ def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     seen: set[tuple[int, torch.Size]] = set()
     kept: dict[str, Tensor] = {}
     for name, tensor in sorted(model.state_dict().items(), key=lambda item: (_is_output(item[0]), item[0])):
-        identity = (tensor.data_ptr(), tensor.shape)
+        identity = (storage_of(tensor), tensor.shape)
         if tensor.numel() and identity in seen:
             continue
         seen.add(identity)
-        kept[name] = tensor.detach()
+        kept[name] = whole(tensor.detach())
     return dict(sorted(kept.items()))
 
 

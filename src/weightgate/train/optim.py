@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from weightgate import recipe
+from weightgate.train.sharding import as_sharded, whole
 
 
 class MasterAdamW:
@@ -54,7 +55,7 @@ class MasterAdamW:
 
     def clip(self) -> float:
         """Clip the global gradient norm to `clip_norm` and return the norm before clipping."""
-        return float(nn.utils.clip_grad_norm_(self.masters, self.settings.clip_norm))
+        return float(whole(nn.utils.clip_grad_norm_(self.masters, self.settings.clip_norm)))
 
     def step(self, rate_share: float) -> None:
         """Update masters and weights at `rate_share` of the peak learning rate, then forget the gradients."""
@@ -71,16 +72,16 @@ class MasterAdamW:
         """Masters, both moments and the step counts, by parameter name."""
         tensors: dict[str, Tensor] = {}
         for name, master in zip(self.names, self.masters, strict=True):
-            tensors[f"master.{name}"] = master.detach()
+            tensors[f"master.{name}"] = whole(master.detach())
             for key, value in self._adamw.state[master].items():
-                tensors[f"{key}.{name}"] = value
+                tensors[f"{key}.{name}"] = whole(value)
         return tensors
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `state` returned, weights included. Raises `KeyError` naming a missing tensor."""
         with torch.no_grad():
             for name, parameter, master in zip(self.names, self.parameters, self.masters, strict=True):
-                master.copy_(tensors[f"master.{name}"])
+                master.copy_(as_sharded(tensors[f"master.{name}"], master))
                 if parameter is not master:
                     parameter.copy_(master)
         state: dict[int, dict[str, Any]] = {}
@@ -88,9 +89,14 @@ class MasterAdamW:
         position = {id(master): index for index, master in enumerate(order)}
         for name, master in zip(self.names, self.masters, strict=True):
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors]
-            state[position[id(master)]] = {key: tensors[f"{key}.{name}"].clone() for key in keys}
+            state[position[id(master)]] = {key: _restored(tensors[f"{key}.{name}"], key, master) for key in keys}
         described = self._adamw.state_dict()
         self._adamw.load_state_dict({"state": state, "param_groups": described["param_groups"]})
+
+
+def _restored(tensor: Tensor, key: str, master: Tensor) -> Tensor:
+    """A saved moment in the master's layout; the step count is a plain number."""
+    return tensor.clone() if key == "step" else as_sharded(tensor.clone(), master)
 
 
 def _master(parameter: nn.Parameter) -> nn.Parameter:
