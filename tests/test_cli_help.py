@@ -1,0 +1,90 @@
+"""The command line itself: help of every verb, exit codes, errors for people and for machines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from weightgate import __version__
+from weightgate.cli import main
+from weightgate.recipe import load
+from weightgate.recipe_template import template
+
+VERBS = ("build", "chat", "demo", "export", "init", "lock", "log", "plan", "serve", "show", "verify")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user would, in a process of its own."""
+    command = [sys.executable, "-c", "from weightgate.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_main_help_lists_every_verb_with_one_line() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    listed = [line.split()[0] for line in result.output.partition("Commands:")[2].splitlines() if line.strip()]
+    assert set(VERBS) <= set(listed)
+
+
+@pytest.mark.parametrize("verb", sorted(main.commands))
+def test_every_verb_explains_itself(verb: str) -> None:
+    command = main.commands[verb]
+    result = CliRunner().invoke(main, [verb, "-h"])
+    assert result.exit_code == 0
+    assert command.help
+    assert len(command.help.strip().splitlines()) == 1, "one line; docs/ holds the rest"
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert max(parameter.opts, key=len) in result.output
+
+
+def test_version() -> None:
+    assert __version__ in CliRunner().invoke(main, ["--version"]).output
+
+
+def test_an_unknown_verb_and_a_missing_argument_are_mistakes() -> None:
+    assert CliRunner().invoke(main, ["biuld"]).exit_code == 2
+    assert CliRunner().invoke(main, ["show"]).exit_code == 2
+
+
+@pytest.mark.parametrize("verb", ["log", "verify"])
+def test_a_missing_recipe_is_told_without_a_traceback(verb: str, tmp_path: Path) -> None:
+    done = run(verb, "--recipe", str(tmp_path / "weightgate.yaml"))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: there is no recipe here")
+    assert "mend: weightgate init" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_for_machines_are_json_on_standard_output(tmp_path: Path) -> None:
+    done = run("log", "--json", "--recipe", str(tmp_path / "weightgate.yaml"))
+    assert done.returncode == 2
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "recipe"
+    assert error["mend"] == "weightgate init"
+
+
+def test_a_library_that_is_not_installed_names_the_extra(tmp_path: Path) -> None:
+    script = "import sys; sys.modules['torch'] = None; from weightgate.cli import main; main()"
+    command = [sys.executable, "-c", script, "lock", "--recipe", str(tmp_path / "weightgate.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install 'weightgate[train]'" in done.stderr
+
+
+@pytest.mark.parametrize("base", [None, "Qwen/Qwen3-0.6B-Base"])
+def test_init_writes_a_recipe_that_can_be_read(base: str | None, tmp_path: Path) -> None:
+    arguments = ["init", str(tmp_path)] + (["--base", base] if base else [])
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    path = tmp_path / "weightgate.yaml"
+    assert (load(path).base is None) == (base is None)
+    assert path.read_text(encoding="utf-8") == template(name=tmp_path.name, base=base)
+    assert CliRunner().invoke(main, arguments).exit_code == 2, "a recipe is not replaced unasked"
+    assert CliRunner().invoke(main, [*arguments, "--force"]).exit_code == 0
