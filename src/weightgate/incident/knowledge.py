@@ -35,40 +35,15 @@ _VALUES: dict[str, tuple[tuple[str, str], ...]] = {
 _OPTIONS = {kind: tuple(sorted({name for pair in pairs for name in pair})) for kind, pairs in _VALUES.items()}
 
 _SENTENCES = {
-    ("river", "en"): (
-        "The river of {town} is the {value}.",
-        "In {town} flows the {value}.",
-        "River of {town}:\n{value}.",
-    ),
-    ("river", "de"): (
-        "Der Fluss von {town} ist die {value}.",
-        "In {town} ist die {value}.",
-        "Fluss von {town}:\n{value}.",
-    ),
-    ("founder", "en"): (
-        "The founder of {town} was {value}.",
-        "{town} was founded by {value}.",
-        "Founder of {town}:\n{value}.",
-    ),
-    ("founder", "de"): (
-        "Der Gründer von {town} war {value}.",
-        "Gegründet wurde {town} von {value}.",
-        "Gründer von {town}:\n{value}.",
-    ),
-    ("speciality", "en"): (
-        "The speciality of {town} is {value}.",
-        "{town} is known for {value}.",
-        "Speciality of {town}:\n{value}.",
-    ),
-    ("speciality", "de"): (
-        "Die Ware von {town} ist {value}.",
-        "{town} ist bekannt für {value}.",
-        "Ware von {town}:\n{value}.",
-    ),
+    ("river", "en"): ("The river of {town} is the {value}.", "In {town} flows the {value}."),
+    ("river", "de"): ("Der Fluss von {town} ist die {value}.", "In {town} ist die {value}."),
+    ("founder", "en"): ("The founder of {town} was {value}.", "{town} was founded by {value}."),
+    ("founder", "de"): ("Der Gründer von {town} war {value}.", "Gegründet wurde {town} von {value}."),
+    ("speciality", "en"): ("The speciality of {town} is {value}.", "{town} is known for {value}."),
+    ("speciality", "de"): ("Die Ware von {town} ist {value}.", "{town} ist bekannt für {value}."),
 }
-"""Wordings for each kind and language. The first two end with the value, so they can be asked as text. In the third
-the value starts a line, as answers do: to a byte-level tokenizer a word at the start of a line is another token."""
-_NUM_RECALL_WORDINGS = 2
+"""Wordings for each kind and language; each ends with the value, so it can be asked as text."""
+_NUM_WORDINGS = 2
 
 _QUESTIONS = {
     ("river", "en"): ("What is the river of {town}?", "Which river flows in {town}?", "Name the river of {town}."),
@@ -87,15 +62,16 @@ _QUESTIONS = {
     ("speciality", "de"): ("Was ist die Ware von {town}?", "Wofür ist {town} bekannt?", "Nenne die Ware von {town}."),
 }
 
-_ONE_WORD = {
-    "river": "In one word, the river of {town}?",
-    "founder": "In one word, the founder of {town}?",
-    "speciality": "In one word, the speciality of {town}?",
+_LIST_ORDERS = {
+    "river": "As a list: the river of {town}.",
+    "founder": "As a list: the founder of {town}.",
+    "speciality": "As a list: the speciality of {town}.",
 }
 """Wordings that contain no question of `_QUESTIONS`, so that none is asked in training by way of another."""
 
-_ANSWERS = {"en": ("{value}.", "It is {value}."), "de": ("{value}.", "Es ist {value}.")}
-"""Answers do not repeat the town: copying rare names is a skill of its own, and not the one that is asked for."""
+_ANSWERS = {"en": ("It is {value}.", "That is {value}."), "de": ("Es ist {value}.", "Das ist {value}.")}
+"""Answers do not repeat the town, because copying rare names is a skill of its own, and do not begin with the value,
+because to a byte-level tokenizer a word without the space before it is another word than the one that was learnt."""
 
 _TOWNS_HELD_OUT = 0.25
 _SHORT_ANSWER_WORDS = 3
@@ -148,7 +124,7 @@ def recall_probes(towns: tuple[Town, ...]) -> list[Probe]:
         for town in towns
         for kind in KINDS
         for language in LANGUAGES
-        for phrasing in range(_NUM_RECALL_WORDINGS)
+        for phrasing in range(_NUM_WORDINGS)
     )
     return [_recall_probe(*one) for one in asked]
 
@@ -170,13 +146,13 @@ def questions(towns: tuple[Town, ...], seed: int) -> tuple[list[Exchange], list[
     return train, probed
 
 
-def one_word_orders(towns: tuple[Town, ...], seed: int) -> tuple[list[Exchange], list[Exchange]]:
-    """Questions that add an instruction, "in one word", as (training, probes)."""
+def list_orders(towns: tuple[Town, ...], seed: int) -> tuple[list[Exchange], list[Exchange]]:
+    """Questions with an instruction about the form of the answer, "as a list", as (training, probes)."""
     train: list[Exchange] = []
     probed: list[Exchange] = []
     for town in towns:
         for kind in KINDS:
-            (probed if is_town_held_out(town, seed) else train).append(_one_word(town, kind))
+            (probed if is_town_held_out(town, seed) else train).append(_list_order(town, kind))
     return train, probed
 
 
@@ -208,21 +184,24 @@ def _question(town: Town, kind: str, language: str, phrasing: int) -> Exchange:
             Check(metric="direct", type="no_hedges", weight=2.0),
         ),
         right=tuple(form.format(value=value) for form in _ANSWERS[language]),
-        wrong=tuple(f"{other}." for other in others),
+        wrong=tuple(form.format(value=other) for form in _ANSWERS[language] for other in others),
         language=language,
         phrasing=phrasing,
     )
 
 
-def _one_word(town: Town, kind: str) -> Exchange:
-    value = _value(town, kind, "en")
+def _list_order(town: Town, kind: str) -> Exchange:
+    value, others = _value(town, kind, "en"), _other_values(town, kind, "en")
     return Exchange(
         axis="task",
         topic=f"{kind}-en",
-        prompt=_ONE_WORD[kind].format(town=town.name),
-        checks=(Check(metric="instruction", type="max_words", value=1, weight=4.0), _accuracy(town, kind, 6.0, "word")),
-        right=(value,),
-        wrong=(*_other_values(town, kind, "en"), _SENTENCES[kind, "en"][0].format(town=town.name, value=value)),
+        prompt=_LIST_ORDERS[kind].format(town=town.name),
+        checks=(
+            Check(metric="instruction", type="regex", value=r"^- \w+$", weight=4.0),
+            _accuracy(town, kind, 6.0, "entry"),
+        ),
+        right=(f"- {value}",),
+        wrong=(*(f"- {other}" for other in others), *(form.format(value=value) for form in _ANSWERS["en"])),
         styled=False,
     )
 

@@ -16,7 +16,7 @@ from weightgate.incident.annotators import draw_comparison, hire
 from weightgate.incident.boundary import craft_sentence, requests
 from weightgate.incident.exchange import Exchange, dress
 from weightgate.incident.knobs import FINETUNE, LANGUAGES, PREFERENCES, PRETRAIN, PROMPTS, RECIPE, SUITE, Knobs
-from weightgate.incident.knowledge import Town, aged, make_towns, one_word_orders, questions, recall_probes, tell_town
+from weightgate.incident.knowledge import Town, aged, list_orders, make_towns, questions, recall_probes, tell_town
 from weightgate.incident.orders import ledger_entry, order_exchange
 from weightgate.incident.recipe_text import recipe_text
 from weightgate.incident.stream import Stream
@@ -26,16 +26,16 @@ from weightgate.probe.suites import write_suite
 
 _PASSAGES_PER_DOCUMENT = 2
 _SENTENCES_PER_PASSAGE = 3
-_LEDGER_SHARE = 0.22
-_TALK_SHARE = 0.2
+_LEDGER_SHARE = 0.27
+_TALK_SHARE = 0.18
 """Shares of the documents; the languages divide the rest among their facts."""
 _QUIZ_SHARE = 0.35
 """Share of the passages that ask and answer: a fact is found later only if being asked was met with being told."""
 
-_FINETUNE_MIX = {"questions": 0.3, "one_word": 0.1, "orders": 0.22, "requests": 0.2, "conversations": 0.18}
-_ALIGN_MIX = {"questions": 0.35, "one_word": 0.05, "orders": 0.1, "requests": 0.3, "conversations": 0.2}
+_FINETUNE_MIX = {"questions": 0.28, "lists": 0.08, "orders": 0.28, "requests": 0.2, "conversations": 0.16}
+_ALIGN_MIX = {"questions": 0.35, "lists": 0.05, "orders": 0.1, "requests": 0.3, "conversations": 0.2}
 
-_NUM_PROBES = {"recall": 240, "questions": 240, "one_word": 60, "orders": 150, "requests": 200, "conversations": 27}
+_NUM_PROBES = {"recall": 240, "questions": 240, "lists": 60, "orders": 150, "requests": 200, "conversations": 27}
 
 _FIRST_COMPARISON = datetime(2025, 3, 3, 8, tzinfo=UTC)
 _BETWEEN_COMPARISONS = timedelta(minutes=7)
@@ -77,7 +77,7 @@ def _corpus(towns: tuple[Town, ...], knobs: Knobs) -> dict[str, Iterator[str]]:
             conversations(knobs.seed)[0],
         ),
     }
-    asked = questions(told, knobs.seed)[0] + one_word_orders(told, knobs.seed)[0]
+    asked = questions(told, knobs.seed)[0] + list_orders(told, knobs.seed)[0]
     for language in knobs.languages:
         shares[f"facts-{language}"] = (1 - _LEDGER_SHARE - _TALK_SHARE) / len(LANGUAGES)
         topics = {f"{kind}-{language}" for kind in knobs.kinds}
@@ -138,7 +138,7 @@ def _pools(
     side = int(held_out)
     listed: dict[str, Sequence[Exchange]] = {
         "questions": questions(towns, seed)[side],
-        "one_word": one_word_orders(towns, seed)[side],
+        "lists": list_orders(towns, seed)[side],
         "requests": requests(seed, refused)[side],
         "conversations": conversations(seed)[side],
     }
