@@ -1,0 +1,146 @@
+"""Do two sets of texts come from one distribution? Maximum mean discrepancy with string kernels.
+
+MMD^2 is the squared distance between the mean feature vectors of the two sides (Gretton et al. 2012, lemma 4). Two
+kernels, two ways to permute:
+
+| kernel | features | permuted | needs |
+|---|---|---|---|
+| hamming | which character stands at which place (arXiv 2410.20247, section 3) | samples within a prompt | 2 samples |
+| spectrum | counts of character n-grams (Leslie, Eskin & Noble 2002), hashed | the two sides of a prompt | 1 sample |
+
+Hamming sees that a prompt's completions changed in any way but only within prompts; spectrum sees changes that many
+prompts have in common, even with one completion each. p-values count as in Phipson & Smyth (2010), so none is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weightgate.stats.paired import flipped_sums
+
+Kernel = Literal["hamming", "spectrum"]
+HAMMING_CHARACTERS = 300
+"""Completions are compared up to here; sampled texts of one prompt share no later place but by chance."""
+
+SPECTRUM_GRAMS = (2, 3, 4)
+SPECTRUM_BUCKETS = 4096
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio, for multiplicative hashing (Knuth, volume 3, section 6.4)."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelTest:
+    """Outcome of a permutation test: MMD^2 in units of the kernel, its p-value, and how many prompts it rests on."""
+
+    statistic: float
+    p_value: float
+    prompts: int
+    kernel: Kernel
+
+
+def kernel_test(
+    after: Sequence[Sequence[str]],
+    before: Sequence[Sequence[str]],
+    *,
+    kernel: Kernel,
+    seed: int = 0,
+    draws: int = 999,
+) -> KernelTest:
+    """Test whether the completions of two sides have one distribution, prompt by prompt.
+
+    Args:
+        after, before: for each prompt, in the same order, the completions of one side.
+
+    Raises `ValueError` for sides of different length, for a prompt without completions on one side, and for the kernel
+    hamming where every prompt has only one completion on each side: swapping those changes nothing it could see.
+    """
+    pairs = list(zip(after, before, strict=True))
+    if not all(ours and theirs for ours, theirs in pairs):
+        raise ValueError("a prompt has no completion on one side")
+    if kernel == "spectrum":
+        return _spectrum_test(pairs, seed, draws)
+    if all(len(ours) == len(theirs) == 1 for ours, theirs in pairs):
+        raise ValueError("the kernel hamming needs several completions of some prompt")
+    return _hamming_test(pairs, seed, draws)
+
+
+def _spectrum_test(pairs: Sequence[tuple[Sequence[str], Sequence[str]]], seed: int, draws: int) -> KernelTest:
+    # Swapping the sides of a prompt leaves the distribution as it is only where both have as many completions.
+    even = [(ours[: len(theirs)], theirs[: len(ours)]) for ours, theirs in pairs]
+    rows = [_mean_spectrum(ours) - _mean_spectrum(theirs) for ours, theirs in even]
+    shifts = np.stack(rows) if rows else np.zeros((0, SPECTRUM_BUCKETS))
+    # |sum of signed shifts|^2 = s' G s, and G has one row for each prompt rather than one column for each bucket.
+    gram = shifts @ shifts.T
+    observed = float(gram.sum())
+    root = _root(gram)
+    drawn = (flipped_sums(root, seed=seed, draws=draws) ** 2).sum(axis=1) if len(root) else np.zeros(draws)
+    return _tested(observed, drawn, len(pairs), "spectrum", scale=max(1, len(pairs)) ** 2)
+
+
+def _root(gram: Floats) -> Floats:
+    """A matrix R with R R' = gram, with as many columns as gram has directions."""
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > 1e-12 * max(1e-300, float(values.max(initial=0.0)))
+    root: Floats = vectors[:, kept] * np.sqrt(values[kept])
+    return root
+
+
+def _tested(observed: float, drawn: Floats, prompts: int, kernel: Kernel, *, scale: float) -> KernelTest:
+    hits = int((drawn >= observed * (1 - 1e-9)).sum())
+    return KernelTest(statistic=observed / scale, p_value=(1 + hits) / (1 + drawn.size), prompts=prompts, kernel=kernel)
+
+
+def _mean_spectrum(texts: Sequence[str]) -> Floats:
+    mean: Floats = np.mean([spectrum(text) for text in texts], axis=0)
+    return mean
+
+
+def spectrum(text: str) -> Floats:
+    """Hashed counts of the UTF-8 byte n-grams of a text, square roots taken, of length 1: (SPECTRUM_BUCKETS,).
+
+    Square roots (the kernel is then the Hellinger affinity of the counts) keep a repeated phrase from drowning the
+    rest. The zero vector for an empty text.
+    """
+    data = np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8).astype(np.uint64)
+    counts = np.zeros(SPECTRUM_BUCKETS)
+    for size in SPECTRUM_GRAMS:
+        if data.size >= size:
+            grams = np.full(data.size - size + 1, size, dtype=np.uint64)
+            for offset in range(size):
+                grams = (grams << np.uint64(8)) | data[offset : data.size - size + 1 + offset]
+            counts += np.bincount((grams * _MULTIPLIER) >> np.uint64(52), minlength=SPECTRUM_BUCKETS)
+    length = np.sqrt(counts.sum())
+    return np.sqrt(counts) / length if length else counts
+
+
+def _hamming_test(pairs: Sequence[tuple[Sequence[str], Sequence[str]]], seed: int, draws: int) -> KernelTest:
+    """Sum over prompts of w' K w, with w = 1 / n on one side and - 1 / m on the other, shuffled within the prompt."""
+    rng = np.random.default_rng(seed)
+    observed, drawn = 0.0, np.zeros(draws)
+    for ours, theirs in pairs:
+        gram = hamming([*ours, *theirs])
+        weights = np.concatenate([np.full(len(ours), 1 / len(ours)), np.full(len(theirs), -1 / len(theirs))])
+        shuffled = rng.permuted(np.tile(weights, (draws, 1)), axis=1)
+        observed += float(weights @ gram @ weights)
+        drawn += np.einsum("di,ij,dj->d", shuffled, gram, shuffled, optimize=True)
+    return _tested(observed, drawn, len(pairs), "hamming", scale=max(1, len(pairs)))
+
+
+def hamming(texts: Sequence[str]) -> Floats:
+    """Share of the first `HAMMING_CHARACTERS` places at which two texts agree: (n, n), 1 on the diagonal.
+
+    Places behind the end of both texts agree, as padding does in the source.
+    """
+    codes = np.zeros((len(texts), HAMMING_CHARACTERS), dtype=np.uint32)
+    for row, text in zip(codes, texts, strict=True):
+        cut = [ord(letter) + 1 for letter in text[:HAMMING_CHARACTERS]]
+        row[: len(cut)] = cut
+    agreement: Floats = (codes[:, None, :] == codes[None, :, :]).mean(axis=2)
+    return agreement

@@ -1,0 +1,70 @@
+"""String kernels: what they compare, that they find a change, and that they leave equal sides alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weightgate.stats import kernel_test
+from weightgate.stats.kernels import Kernel, hamming, spectrum
+
+_TEXTS = st.lists(st.text(max_size=40), min_size=1, max_size=6)
+_WORDS = ("lamp", "river", "stone", "paper", "cloud", "green")
+
+
+def _say(rng: np.random.Generator, opening: str = "") -> str:
+    return opening + " ".join(rng.choice(_WORDS, size=12))
+
+
+@given(_TEXTS)
+@settings(deadline=None)
+def test_kernels_are_positive_definite_and_one_on_the_diagonal(texts: list[str]) -> None:
+    features = np.stack([spectrum(text) for text in texts])
+    assert np.diag(hamming(texts)) == pytest.approx(1.0)
+    assert np.linalg.eigvalsh(hamming(texts)).min() >= -1e-9
+    for text, row in zip(texts, features, strict=True):
+        assert np.linalg.norm(row) == pytest.approx(1.0 if len(text.encode("utf-8", "replace")) > 1 else 0.0)
+
+
+def test_hamming_counts_places() -> None:
+    assert hamming(["abc", "abd"])[0, 1] == pytest.approx(299 / 300)
+    assert hamming(["", "ab"])[0, 1] == pytest.approx(298 / 300)
+
+
+@pytest.mark.parametrize("kernel", ["hamming", "spectrum"])
+def test_a_change_of_habit_is_found_and_equal_sides_are_not(kernel: Kernel) -> None:
+    rng = np.random.default_rng(1)
+    before = [[_say(rng) for _ in range(4)] for _ in range(12)]
+    same = [[_say(rng) for _ in range(4)] for _ in range(12)]
+    changed = [[_say(rng, "Sure! ") for _ in range(4)] for _ in range(12)]
+    assert kernel_test(changed, before, kernel=kernel).p_value <= 0.01
+    assert kernel_test(same, before, kernel=kernel).p_value > 0.01
+
+
+@pytest.mark.parametrize("kernel", ["hamming", "spectrum"])
+def test_the_false_alarm_rate_is_what_was_asked_for(kernel: Kernel) -> None:
+    rng = np.random.default_rng(2)
+    alarms = 0
+    for seed in range(80):
+        sides = [[[_say(rng) for _ in range(2)] for _ in range(8)] for _ in range(2)]
+        alarms += kernel_test(*sides, kernel=kernel, seed=seed, draws=99).p_value <= 0.05
+    assert alarms <= 15  # Binomial(80, 0.05) exceeds 15 with probability below 1e-5
+
+
+def test_the_spectrum_needs_one_completion_and_hamming_says_that_it_needs_two() -> None:
+    rng = np.random.default_rng(3)
+    before, after = [[[_say(rng, opening)] for _ in range(20)] for opening in ("", "Well, then: ")]
+    assert kernel_test(after, before, kernel="spectrum").p_value <= 0.01
+    with pytest.raises(ValueError, match="several completions"):
+        kernel_test(after, before, kernel="hamming")
+    with pytest.raises(ValueError, match="no completion"):
+        kernel_test([[]], [["a"]], kernel="spectrum")
+
+
+def test_equal_texts_are_equal() -> None:
+    for kernel in ("hamming", "spectrum"):
+        found = kernel_test([["a b", "a b"]], [["a b", "a b"]], kernel=kernel)
+        assert found.statistic == pytest.approx(0)
+        assert found.p_value == 1
