@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,7 @@ from weightgate.build.workspace import CODE, Workspace
 from weightgate.contract import lock
 from weightgate.contract.gate import judge, passed
 from weightgate.errors import CorruptError, LockError, RecipeError, StoreError
+from weightgate.lineage import training_cost
 from weightgate.recipe import Align, Pretrain, Recipe, Reward
 from weightgate.store import Manifest, Result, digest_json, require_free_space
 from weightgate.store.resume import clear
@@ -384,7 +386,16 @@ class _Build:
             reward_model=load_reward(self.store, reward, **where) if reward else None,
             accelerator=workspace.accelerator,
             precision=workspace.precision,
+            budget_seconds=self._seconds_left(),
         )
+
+    def _seconds_left(self) -> float:
+        """What the time budget leaves for the next stage, after what the stages before it took to train."""
+        minutes = self.recipe.budget.minutes
+        if minutes is None:
+            return math.inf
+        spent = sum(training_cost(self.store, each).get("seconds", 0.0) for each in self.checkpoints.values())
+        return minutes * 60 - spent
 
     def _publish(
         self,

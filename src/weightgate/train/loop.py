@@ -66,6 +66,7 @@ class Settings:
     schedule: recipe.Schedule
     precision: str
     resume_seconds: float
+    budget_seconds: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +116,8 @@ def run(
     """Train `objective` in place for `settings.steps` steps.
 
     `save` is called at least every `resume_seconds`, and before `Interrupted` is raised when `stop_requested` answers
-    true. Raises `TrainingStopped` on a non-finite loss or gradient and on a broken step-0 invariant; the weights
-    in the last resume point are then the last good ones.
+    true, or `TrainingStopped` when training took `budget_seconds`. `TrainingStopped` is raised as well on a non-finite
+    loss or gradient and on a broken step-0 invariant; the weights in the last resume point are then the last good ones.
     """
     return _Loop(objective, settings, accelerator, save, observe, stop_requested).run(resume)
 
@@ -154,16 +155,26 @@ class _Loop:
             self.trained.seconds = seconds_before + time.monotonic() - began
             self._record(step, metrics)
             self._report(step, start, began, step_began, positions_before, metrics)
-            due = time.monotonic() - saved_at >= self.settings.resume_seconds
-            stop, due = self._anybody(stop=self.stop_requested(), due=due)
-            if (stop or due) and step + 1 < self.settings.steps:
+            wishes = self._anybody(
+                stop=self.stop_requested(),
+                spent=self.trained.seconds >= self.settings.budget_seconds,
+                due=time.monotonic() - saved_at >= self.settings.resume_seconds,
+            )
+            if step + 1 < self.settings.steps and any(wishes.values()):
                 self.save(self._state(step + 1))
                 saved_at = time.monotonic()
-            if stop:
-                raise Interrupted(
-                    f"stopped after step {step + 1} of {self.settings.steps}; run the build again to go on"
-                )
+                self._stop(step + 1, wishes)
         return self.trained
+
+    def _stop(self, step: int, wishes: dict[str, bool]) -> None:
+        """End the run where that is wished; the state has been saved."""
+        where = f"after step {step} of {self.settings.steps}"
+        if wishes["stop"]:
+            raise Interrupted(f"stopped {where}; run the build again to go on")
+        if wishes["spent"]:
+            raise TrainingStopped(
+                f"the time budget is spent {where}; raise budget.minutes, then: weightgate lock, weightgate build"
+            )
 
     def _step(self, step: int, updates: Iterator[list[Any]]) -> dict[str, float]:
         share = rate_share(step, self.settings.steps, self.settings.schedule)
@@ -231,10 +242,10 @@ class _Loop:
                 totals[name] = totals.get(name, 0.0) + count
         return self._reduce(totals)
 
-    def _anybody(self, *, stop: bool, due: bool) -> tuple[bool, bool]:
-        """Whether any process wishes it: all must stop, and gather their state, after the same step."""
-        wishes = self._reduce({"stop": float(stop), "due": float(due)})
-        return wishes["stop"] > 0, wishes["due"] > 0
+    def _anybody(self, **wishes: bool) -> dict[str, bool]:
+        """What any process wishes: all must stop, and gather their state, after the same step."""
+        totals = self._reduce({name: float(wish) for name, wish in wishes.items()})
+        return {name: total > 0 for name, total in totals.items()}
 
     def _global_sums(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         return self._reduce({name: float(value) for name, value in sums.items()})

@@ -6,6 +6,7 @@ Each kind of stage has one function that assembles its objective and says what i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -47,6 +48,7 @@ class Job:
     reward_model: RewardModel | None
     accelerator: Accelerator
     precision: str
+    budget_seconds: float = math.inf
 
     @property
     def device(self) -> torch.device:
@@ -133,6 +135,7 @@ def train(
         schedule=job.stage.schedule,
         precision=job.precision,
         resume_seconds=job.recipe.resume_seconds,
+        budget_seconds=job.budget_seconds,
     )
     trained = run(
         objective,
