@@ -30,7 +30,8 @@ class Source(_Part):
 
     path: str | None = Field(None, description="file, relative to the recipe")
     hub: str | None = Field(
-        None, description="data set id on the Hugging Face hub; beside `path`, it stands in for a file that is not there"
+        None,
+        description="data set id on the Hugging Face hub; beside `path`, it stands in for a file that is not there",
     )
     config: str | None = Field(None, description="configuration of the hub data set, such as `main` of openai/gsm8k")
     split: str = Field("train", description="split of the hub data set")
@@ -338,31 +339,34 @@ def parse(text: str, *, origin: str = FILE_NAME) -> Recipe:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}:{mark.line + 1}" if mark else origin
         raise RecipeError("the recipe is not valid YAML", where=where, found=str(error).splitlines()[0]) from None
     if not isinstance(data, dict) or not isinstance(root, yaml.MappingNode):
         raise RecipeError("the recipe is not a mapping", where=origin, expected="keys such as version, name, stages")
-    _refuse_duplicate_keys(root, origin)
+    _refuse_duplicate_keys(root, origin, set())
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
         raise _explain(error, root, origin) from None
 
 
-def _refuse_duplicate_keys(node: yaml.Node, origin: str) -> None:
-    """YAML keeps the last of two equal keys; a recipe refuses them."""
+def _refuse_duplicate_keys(node: yaml.Node, origin: str, visited: set[int]) -> None:
+    """YAML keeps the last of two equal keys; a recipe refuses them. An alias may lead back to where it stands."""
+    if id(node) in visited:
+        return
+    visited.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if key.value in seen:
                 raise RecipeError(f"the key {key.value!r} stands twice", where=f"{origin}:{key.start_mark.line + 1}")
             seen.add(key.value)
-            _refuse_duplicate_keys(value, origin)
+            _refuse_duplicate_keys(value, origin, visited)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_duplicate_keys(item, origin)
+            _refuse_duplicate_keys(item, origin, visited)
 
 
 def _explain(error: ValidationError, root: yaml.Node, origin: str) -> RecipeError:

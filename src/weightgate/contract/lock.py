@@ -7,6 +7,7 @@ facts anew and refuses on the first difference.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -40,14 +41,27 @@ class Difference:
 
 
 def write_lock(path: Path, contract: Mapping[str, Any]) -> None:
-    """Write a contract as sorted, indented JSON, replacing the old lock in one step."""
+    """Write a contract as sorted, indented JSON, replacing the old lock in one step.
+
+    Raises `LockError` where the disk refuses; the old lock is then as it was.
+    """
     text = json.dumps({"schema": SCHEMA, **contract}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise LockError(
+            "the lock cannot be written",
+            where=str(path),
+            found=str(error.strerror or error),
+            mend="free some space or make the folder writable, then: weightgate lock",
+        ) from error
 
 
 def read_lock(path: Path) -> dict[str, Any]:
