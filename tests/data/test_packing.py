@@ -196,6 +196,18 @@ def test_pairs_keep_prompt_and_completion_together() -> None:
     assert sorted(i for shard in shards for i in shard.pair_ids.tolist()) == [FILLER, 0, 1, 2]
 
 
+def test_a_filler_may_be_longer_than_every_pair_of_its_batch() -> None:
+    rows = PairRows(
+        prompt=token_rows([[1]] * 3),
+        chosen=token_rows([[7] * 40, [8], [9]]),
+        rejected=token_rows([[7], [8], [9]]),
+    )
+    loader = PairLoader(rows=rows, batch=1, seed=0, pad_id=PAD)
+    for step in range(3):
+        shards = [loader.shard(rank, 2).batch(step) for rank in (0, 1)]
+        assert shards[0].chosen_ids.shape == shards[1].chosen_ids.shape
+
+
 def test_prompts_are_padded_on_the_left_and_go_on_into_the_next_epoch() -> None:
     rows = numbered([1, 2, 3, 4, 5])
     loader = PromptLoader(rows=rows, batch=2, seed=3, pad_id=PAD)

@@ -209,17 +209,22 @@ class PairLoader:
     def batch(self, step: int) -> PairBatch:
         """The batch of a step, or this process's share of it."""
         pairs = [index for row in self._order.rows_at(step) for index in row]
-        width = _round_up(int(self.rows.lengths[pairs].max()))
         pairs += [FILLER] * (-len(pairs) % self._world)
+        width = _round_up(int(self.rows.lengths[_shown(pairs)].max()))
         return pair_batch(self.rows, pairs[self._rank :: self._world], width, self.pad_id)
 
     def _rows_of(self, epoch: int) -> list[list[int]]:
         return [[index] for index in permutation(len(self.rows), self.seed, epoch).tolist()]
 
 
+def _shown(pairs: Sequence[int]) -> list[int]:
+    """The pairs that stand in a batch: a filler looks like pair 0, so it may be the longest."""
+    return [max(index, 0) for index in pairs]
+
+
 def pair_batch(rows: PairRows, pairs: Sequence[int], width: int, pad_id: int) -> PairBatch:
-    """Lay out pairs, prompt and completion together, right-padded to `width` tokens; a filler looks like pair 0."""
-    shown = [max(index, 0) for index in pairs]
+    """Lay out pairs, prompt and completion together, right-padded to `width` tokens."""
+    shown = _shown(pairs)
     prompts = [rows.prompt.sample(index)[0] for index in shown]
     tensors: dict[str, torch.Tensor] = {}
     for name, part in (("chosen", rows.chosen), ("rejected", rows.rejected)):
