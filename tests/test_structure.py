@@ -28,6 +28,7 @@ LINES = (
     {"recipe_template"},
     {"recipe"},
     {"report"},
+    {"strict_yaml"},
     {"stats", "errors"},
 )
 """Rooms from the top to the bottom: a room imports from lines strictly below its own, or from itself."""

@@ -7,7 +7,8 @@ WeightgateError
 │   ├── LockError              the contract does not hold: something differs from weightgate.lock
 │   ├── StoreError             a reference that does not resolve, a full disk, a store that is not one
 │   │   └── CorruptError       bytes that do not hash to their name
-│   └── ModelError             a base model, adapter or device that cannot be used as asked
+│   ├── ModelError             a base model, adapter or device that cannot be used as asked
+│   └── EndpointError          an endpoint that cannot be asked: address, key, model or its own failure
 ├── TrainingStopped            exit code 1: the loop refused to go on (non-finite loss, invariant broken)
 └── GateFailed                 exit code 1: a gate said no, or could not be measured
 """
@@ -95,6 +96,12 @@ class ModelError(UserError):
     """A model, adapter or device cannot be used as asked."""
 
     code = "model"
+
+
+class EndpointError(UserError):
+    """An endpoint cannot be asked as the user wants to."""
+
+    code = "endpoint"
 
 
 class TrainingStopped(WeightgateError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -155,6 +156,11 @@ class Snapshot:
     @cached_property
     def _probe_by_id(self) -> dict[str, Probe]:
         return {probe.id: probe for probe in self.probes}
+
+
+def utc_now() -> str:
+    """The time as replies and headers state it: UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def whole_text(text: str) -> str:

@@ -74,7 +74,7 @@ class SnapshotWriter:
 
     @classmethod
     def resume(cls, path: Path) -> SnapshotWriter:
-        """Go on with a file that has no footer yet, behind its last whole line."""
+        """Go on with a file that `load_snapshot` reads and that has no footer yet, behind its last whole line."""
         kept_bytes = sum(map(len, _whole(_lines(path))))
         file = path.open("r+b")
         file.truncate(kept_bytes)
@@ -90,9 +90,13 @@ class SnapshotWriter:
         self._add([_footer_line(answers, digest_file(self._path))])
 
     def _add(self, lines: Sequence[bytes]) -> None:
-        self._file.write(b"".join(lines))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(b"".join(lines))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            found = error.strerror or str(error)
+            raise DataError("the snapshot cannot be written", where=str(self._path), found=found) from None
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,303 @@
+"""Ask an OpenAI-compatible endpoint, politely and warily.
+
+Politely: bounded concurrency, exponential backoff with jitter, and whatever wait the endpoint asks for holds for every
+question. Warily: each attempt has one deadline and one limit on its size, no redirect is followed, and nothing that
+comes back is believed before `weightgate.probe.wire` has looked at it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import httpx
+
+from weightgate.errors import EndpointError, UserError
+from weightgate.probe import wire
+from weightgate.probe.endpoint_config import (
+    BudgetReached,
+    EndpointConfig,
+    Spending,
+    completion_bound,
+    is_loopback,
+    prompt_tokens,
+)
+from weightgate.probe.probes import Probe
+from weightgate.probe.recording import Answered, Decoding, Reply, TargetDescription, utc_now, whole_text
+from weightgate.probe.waiting import backoff_seconds, exhausted_seconds, requested_seconds
+
+RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+HOPELESS = {
+    401: "the endpoint does not accept the key",
+    402: "the endpoint wants to be paid first",
+    403: "the endpoint does not allow this",
+    404: "the endpoint does not know this model or this route",
+    405: "the endpoint does not know this route",
+}
+"""Statuses that every other question would meet as well."""
+
+GIVE_UP_AFTER = 10
+"""So many failed questions in a row are an outage."""
+
+_SHORTEST_SECRET = 8
+"""A shorter key is a placeholder, such as local servers want; taking it out of completions would falsify them."""
+
+_ERROR_BYTES = 64 * 1024
+
+Question = tuple[Probe, int]
+Deliver = Callable[[Sequence[Answered]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointAsker:
+    """Asks an endpoint; `spending` keeps the account.
+
+    `clock` and `sleep` are there for tests. The clock counts seconds and is moved by no change of the wall clock.
+    """
+
+    config: EndpointConfig
+    spending: Spending
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    @classmethod
+    def of(cls, config: EndpointConfig) -> EndpointAsker:
+        """Make one with an account of its own."""
+        return cls(config=config, spending=Spending(config))
+
+    @property
+    def description(self) -> TargetDescription:
+        """Who is asked."""
+        return self.config.description
+
+    def decoding(self, decoding: Decoding) -> Decoding:
+        """Add what the configuration of the endpoint says about decoding."""
+        return replace(decoding, top_logprobs=self.config.top_logprobs)
+
+    def answer(self, questions: Sequence[Question], decoding: Decoding, deliver: Deliver) -> None:
+        """Ask each question; `deliver` gets the answers soon after they come, one call at a time.
+
+        A question that keeps failing is delivered as an error. Raises `EndpointError` where going on makes no sense: a
+        wrong key, an unknown model, ten failures in a row, a spent budget. What came before was delivered.
+        """
+        asyncio.run(_Conversation(asker=self, decoding=decoding, deliver=deliver).hold(questions))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Response:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    latency_ms: float
+
+
+class _Failed(Exception):
+    """One attempt failed in a way that another may mend; the endpoint asks to wait so long before it."""
+
+    def __init__(self, what: str, wait_seconds: float = 0.0) -> None:
+        super().__init__(what)
+        self.wait_seconds = wait_seconds
+
+
+class _Refused(Exception):
+    """The endpoint does not answer this question, and would not when asked again."""
+
+
+@dataclass(kw_only=True)
+class _Conversation:
+    """One run over the questions: so many workers as questions may be open at a time."""
+
+    asker: EndpointAsker
+    decoding: Decoding
+    deliver: Deliver
+    chance: random.Random = field(default_factory=random.Random)
+    pending: list[Answered] = field(default_factory=list)
+    delivering: asyncio.Lock = field(default_factory=asyncio.Lock)
+    open_again_at: float = 0.0
+    failures_in_a_row: int = 0
+    offers_logprobs: bool = True
+    budget_reached: BudgetReached | None = None
+    key: str | None = None
+
+    async def hold(self, questions: Sequence[Question]) -> None:
+        self.key = self.asker.config.key()
+        waiting = iter(questions)
+        try:
+            async with self._client() as client, asyncio.TaskGroup() as group:
+                for _ in range(min(self.asker.config.max_concurrency, len(questions))):
+                    group.create_task(self._work(client, waiting))
+        except* UserError as errors:
+            raise _first(errors) from None
+        finally:
+            await self._flush()
+        if self.budget_reached is not None:
+            raise self.budget_reached
+
+    def _client(self) -> httpx.AsyncClient:
+        config = self.asker.config
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "weightgate"}
+        if self.key is not None:
+            headers["Authorization"] = f"Bearer {self.key}"
+        return httpx.AsyncClient(
+            base_url=config.url + "/",
+            headers=headers,
+            timeout=config.timeout_seconds,
+            limits=httpx.Limits(max_connections=config.max_concurrency),
+            follow_redirects=False,
+            trust_env=not is_loopback(httpx.URL(config.url).host),
+        )
+
+    async def _work(self, client: httpx.AsyncClient, waiting: Iterator[Question]) -> None:
+        for probe, sample in waiting:
+            try:
+                reply = await self._reply(client, probe, sample)
+            except BudgetReached as reached:
+                # The others go on: what they reserved may turn out to be more than they need.
+                self.budget_reached = reached
+                return
+            self.pending.append(Answered(probe=probe, sample=sample, reply=reply))
+            # A worker that is stopped must not take an answer with it that is on its way to the disk.
+            await asyncio.shield(self._flush())
+            self._notice_outage(reply)
+
+    async def _flush(self) -> None:
+        """Deliver everything that has come in; whoever comes second finds that the first has taken it along."""
+        async with self.delivering:
+            batch, self.pending = self.pending, []
+            if batch:
+                await asyncio.to_thread(self.deliver, batch)
+
+    def _notice_outage(self, reply: Reply) -> None:
+        self.failures_in_a_row = 0 if reply.error is None else self.failures_in_a_row + 1
+        if self.failures_in_a_row >= GIVE_UP_AFTER:
+            raise EndpointError(
+                f"{GIVE_UP_AFTER} questions in a row failed",
+                where=self.asker.config.url,
+                found=reply.error,
+                mend="run the same command when the endpoint is well: the snapshot goes on where it stopped",
+            )
+
+    async def _reply(self, client: httpx.AsyncClient, probe: Probe, sample: int) -> Reply:
+        """Ask until there is an answer, a refusal, or no attempt left."""
+        longest = self.asker.config.max_wait_seconds
+        problem = ""
+        for attempt in range(self.asker.config.retries + 1):
+            await self._wait_until_open()
+            try:
+                return await self._attempt(client, probe, sample)
+            except _Refused as refused:
+                problem = str(refused)
+                break
+            except _Failed as failed:
+                problem = str(failed)
+                if failed.wait_seconds > longest:
+                    problem = f"{problem}; the endpoint asks to wait {failed.wait_seconds:.0f} s"
+                    break
+                self._close_for(failed.wait_seconds)
+                if attempt < self.asker.config.retries:
+                    await self.asker.sleep(backoff_seconds(attempt, longest, self.chance))
+        return Reply(completion="", error=problem, asked_at=utc_now())
+
+    async def _wait_until_open(self) -> None:
+        while (left := self.open_again_at - self.asker.clock()) > 0:
+            await self.asker.sleep(left)
+
+    def _close_for(self, seconds: float) -> None:
+        """Let nobody ask for so long, or for the longest wait that is allowed."""
+        if seconds > 0:
+            self.open_again_at = max(
+                self.open_again_at, self.asker.clock() + min(seconds, self.asker.config.max_wait_seconds)
+            )
+
+    async def _attempt(self, client: httpx.AsyncClient, probe: Probe, sample: int) -> Reply:
+        decoding = self.decoding if self.offers_logprobs else replace(self.decoding, top_logprobs=None)
+        reserved = (prompt_tokens(probe), completion_bound(probe, decoding))
+        self.asker.spending.reserve(*reserved)
+        asked_at, used = utc_now(), (0, 0)
+        try:
+            response = await self._post(client, wire.path_of(probe), probe, sample, decoding)
+            reply = self._read(response, decoding)
+            counts = (reply.prompt_tokens, reply.completion_tokens)
+            used = (reserved[0] if counts[0] is None else counts[0], reserved[1] if counts[1] is None else counts[1])
+        finally:
+            self.asker.spending.settle(reserved, used)
+        self._close_for(exhausted_seconds(response.headers))
+        return replace(reply, latency_ms=response.latency_ms, asked_at=asked_at)
+
+    async def _post(
+        self, client: httpx.AsyncClient, path: str, probe: Probe, sample: int, decoding: Decoding
+    ) -> _Response:
+        body = wire.request_body(self.asker.config, probe, sample, decoding)
+        started = self.asker.clock()
+        try:
+            async with (
+                asyncio.timeout(self.asker.config.timeout_seconds),
+                client.stream("POST", path, json=body) as response,
+            ):
+                content = await self._body(response)
+        except TimeoutError:
+            raise _Failed(f"no answer within {self.asker.config.timeout_seconds:g} s") from None
+        except httpx.TransportError as error:
+            raise _Failed(self._clean(f"{type(error).__name__}: {error}")) from None
+        latency_ms = round(1000 * (self.asker.clock() - started), 3)
+        return _Response(status=response.status_code, headers=response.headers, body=content, latency_ms=latency_ms)
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        """Read a body up to the limit; of an error's body, only as much as its message may need."""
+        is_answer = response.status_code == 200
+        limit = self.asker.config.max_reply_bytes if is_answer else _ERROR_BYTES
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise _Failed("the reply is compressed, which was not asked for")
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > limit:
+                if is_answer:
+                    raise _Failed(f"the reply is longer than {limit:,} bytes")
+                break
+        return bytes(body[:limit])
+
+    def _read(self, response: _Response, decoding: Decoding) -> Reply:
+        if response.status == 200:
+            try:
+                return wire.parse_reply(response.body, response.headers, self._clean)
+            except wire.UnreadableReply as error:
+                raise _Failed(str(error)) from None
+        if wire.is_filtered(response.body):
+            return Reply(completion="", finish_reason=wire.FILTERED)
+        said = wire.error_message(response.body, self._clean)
+        problem = f"status {response.status}" + (f": {said}" if said else "")
+        if response.status in RETRIED:
+            raise _Failed(problem, requested_seconds(response.headers, datetime.now(UTC)))
+        if 300 <= response.status < 400:
+            raise self._redirected(response)
+        if response.status in HOPELESS:
+            raise EndpointError(HOPELESS[response.status], where=self.asker.config.url, found=problem)
+        if decoding.top_logprobs is not None and self.offers_logprobs:
+            self.offers_logprobs = False
+            raise _Failed(f"{problem} (with log-probabilities asked for)")
+        raise _Refused(problem)
+
+    def _redirected(self, response: _Response) -> EndpointError:
+        place = self._clean(response.headers.get("location", "nowhere"))[:200]
+        return EndpointError(
+            "the endpoint redirects, and the key goes to no other place than the one in the configuration",
+            where=self.asker.config.url,
+            found=place,
+            mend="if that place is the right one, write it into `url`",
+        )
+
+    def _clean(self, text: str) -> str:
+        """Text that may be kept: whole characters, and never the key, not even where the endpoint sends it back."""
+        if self.key is not None and len(self.key) >= _SHORTEST_SECRET:
+            text = text.replace(self.key, "[key]")
+        return whole_text(text)
+
+
+def _first(errors: BaseExceptionGroup[UserError]) -> UserError:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,138 @@
+"""An endpoint on a real socket that does whatever the prompt says, badly behaved servers included.
+
+The last message is the script: `html`, `truncated`, `huge`, `slow`, `silent`, `redirect https://...`, `status 500`,
+`fail 2` (that many 500s first), `busy 2` (that many 429s with Retry-After), `echo` (the Authorization header),
+`raw {...}` (that body); anything else is answered by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+HUGE_BYTES = 100 * 2**20
+
+
+@dataclass(kw_only=True)
+class ScriptedEndpoint:
+    """What the endpoint saw, and how fast it answers."""
+
+    latency_seconds: float = 0.0
+    url: str = ""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    authorizations: set[str] = field(default_factory=set)
+    open_now: int = 0
+    most_open: int = 0
+    bytes_sent: int = 0
+    attempts: Counter[str] = field(default_factory=Counter)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection until the client is gone."""
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if line)
+                headers = {name.lower(): value for name, value in headers.items()}
+                body = json.loads(await reader.readexactly(int(headers["content-length"])))
+                self.requests.append({"path": head.split(b" ")[1].decode(), **body})
+                self.authorizations.add(headers.get("authorization", ""))
+                self.open_now += 1
+                self.most_open = max(self.most_open, self.open_now)
+                try:
+                    await asyncio.sleep(self.latency_seconds)
+                    await self._obey(body, headers, writer)
+                finally:
+                    self.open_now -= 1
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _obey(self, body: dict[str, Any], headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        script = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
+        word, _, rest = script.partition(" ")
+        self.attempts[script] += 1
+        if word == "silent":
+            await asyncio.sleep(60)
+        elif word == "slow":
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+            for _ in range(1000):
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        elif word == "huge":
+            await self._flood(writer)
+        else:
+            status, extra, content = self._reply(word, rest, script, headers)
+            lines = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}", "server: scripted", *extra]
+            writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
+            await writer.drain()
+
+    def _reply(self, word: str, rest: str, script: str, headers: dict[str, str]) -> tuple[int, list[str], bytes]:
+        if word == "html":
+            return 200, [], b"<html><body>Welcome</body></html>"
+        if word == "truncated":
+            return 200, [], _completion("x")[:40]
+        if word == "redirect":
+            return 307, [f"location: {rest}"], b""
+        if word == "status":
+            return int(rest), [], json.dumps({"error": {"message": f"no, {headers.get('authorization')}"}}).encode()
+        if word == "fail" and self.attempts[script] <= int(rest):
+            return 500, [], b"oops"
+        if word == "busy" and self.attempts[script] <= int(rest):
+            return 429, ["retry-after: 7"], b"{}"
+        if word == "echo":
+            return 200, [], _completion(headers.get("authorization", ""))
+        if word == "raw":
+            return 200, [], rest.encode()
+        return 200, ["x-ratelimit-remaining-requests: 9"], _completion(script)
+
+    async def _flood(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % HUGE_BYTES)
+        block = b"x" * 2**16
+        while self.bytes_sent < HUGE_BYTES:
+            writer.write(block)
+            await writer.drain()
+            self.bytes_sent += len(block)
+
+
+def _completion(text: str) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "text": text, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    reply = {"model": "m-dated", "system_fingerprint": "fp", "choices": [choice], "usage": usage}
+    return json.dumps(reply).encode()
+
+
+@contextmanager
+def scripted_endpoint(latency_seconds: float = 0.0) -> Iterator[ScriptedEndpoint]:
+    """Serve on a free loopback port, from a thread of its own."""
+    endpoint = ScriptedEndpoint(latency_seconds=latency_seconds)
+    started = threading.Event()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def main() -> None:
+        server = await asyncio.start_server(endpoint.handle, "127.0.0.1", 0)
+        endpoint.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        started.set()
+        await stop.wait()
+        server.close()
+        connections = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    thread.start()
+    started.wait(10)
+    try:
+        yield endpoint
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()

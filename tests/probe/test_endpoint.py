@@ -1,0 +1,335 @@
+"""The client against a real socket: well-behaved endpoints, failing ones, hostile ones."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scripted_endpoint import HUGE_BYTES, ScriptedEndpoint, scripted_endpoint
+
+from weightgate.errors import EndpointError
+from weightgate.probe.endpoint import EndpointAsker
+from weightgate.probe.endpoint_config import (
+    BudgetReached,
+    EndpointConfig,
+    Spending,
+    endpoint_config,
+    estimate_cost,
+    load_endpoint,
+)
+from weightgate.probe.probes import Check, Probe
+from weightgate.probe.recording import Answered, Decoding, Reply
+from weightgate.probe.wire import UnreadableReply, parse_reply
+
+KEY = "wg-secret-0123456789"
+VARIABLE = "WEIGHTGATE_TEST_KEY"
+DECODING = Decoding(samples=1, temperature=0.0, max_tokens=16)
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedEndpoint]:
+    monkeypatch.setenv(VARIABLE, KEY)
+    with scripted_endpoint() as served:
+        yield served
+
+
+def probes(*scripts: str) -> list[Probe]:
+    checks = (Check(metric="m", type="answers"),)
+    return [
+        Probe(id=str(at), axis="open", topic="t", form="chat", messages=(("user", script),), checks=checks)
+        for at, script in enumerate(scripts)
+    ]
+
+
+class Run:
+    """Asks scripts of an endpoint; time does not pass in its waits, they are only noted down."""
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        settings = {"timeout_seconds": 5.0, "retries": 3, "api_key_variable": VARIABLE} | settings
+        self.config = EndpointConfig(url=url, model="m", **settings)
+        self.waits: list[float] = []
+        self.seconds = 0.0
+        self.answers: list[Answered] = []
+        self.spending = Spending(self.config)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.seconds += seconds
+        if len(self.waits) > 1000:
+            raise AssertionError("it waits without end")
+
+    def ask(self, *scripts: str, decoding: Decoding = DECODING) -> list[Reply]:
+        asker = EndpointAsker(config=self.config, spending=self.spending, clock=lambda: self.seconds, sleep=self._sleep)
+        asker.answer([(probe, 0) for probe in probes(*scripts)], asker.decoding(decoding), self._take)
+        return [answer.reply for answer in sorted(self.answers, key=lambda each: int(each.probe.id))]
+
+    def _take(self, answers: Sequence[Answered]) -> None:
+        self.answers.extend(answers)
+
+
+def test_a_completion_comes_with_everything_it_states(endpoint: ScriptedEndpoint) -> None:
+    run = Run(endpoint.url)
+    [reply] = run.ask("hello")
+    assert (reply.completion, reply.finish_reason, reply.fingerprint) == ("hello", "stop", "fp")
+    assert (reply.served_model, reply.prompt_tokens, reply.completion_tokens) == ("m-dated", 3, 2)
+    assert reply.headers == (("server", "scripted"),)
+    assert reply.latency_ms is not None
+    assert reply.asked_at is not None
+    assert endpoint.authorizations == {f"Bearer {KEY}"}
+    assert endpoint.requests[0] == {
+        "path": "/v1/chat/completions",
+        "model": "m",
+        "max_tokens": 16,
+        "stream": False,
+        "messages": [{"role": "user", "content": "hello"}],
+        "temperature": 0.0,
+    }
+    assert (run.spending.calls, run.spending.prompt_tokens, run.spending.completion_tokens) == (1, 3, 2)
+
+
+def test_raw_text_goes_to_the_completions_route(endpoint: ScriptedEndpoint) -> None:
+    run = Run(endpoint.url, top_logprobs=3)
+    probe = Probe(id="0", axis="open", topic="t", form="text", prompt="Once", checks=(), max_tokens=4)
+    asker = EndpointAsker.of(run.config)
+    asker.answer([(probe, 2)], asker.decoding(Decoding(samples=3, temperature=1.0, max_tokens=9, seed=5)), run._take)
+    assert run.answers[0].completion == "Once"
+    sent = {name: endpoint.requests[0][name] for name in ("path", "prompt", "logprobs", "max_tokens", "seed")}
+    assert sent == {"path": "/v1/completions", "prompt": "Once", "logprobs": 3, "max_tokens": 4, "seed": 7}
+
+
+def test_failures_are_tried_again_with_growing_waits(endpoint: ScriptedEndpoint) -> None:
+    run = Run(endpoint.url)
+    [reply] = run.ask("fail 2")
+    assert reply.completion == "fail 2"
+    assert run.spending.calls == 3
+    assert len(run.waits) == 2
+    assert run.waits[0] <= 0.5
+    assert run.waits[1] <= 1.0
+
+
+def test_a_wait_that_the_endpoint_asks_for_is_kept_by_everybody(endpoint: ScriptedEndpoint) -> None:
+    run = Run(endpoint.url, max_concurrency=1)
+    assert [reply.completion for reply in run.ask("busy 1", "next")] == ["busy 1", "next"]
+    assert max(run.waits) == pytest.approx(7, abs=1)
+    impatient = Run(endpoint.url, max_wait_seconds=3)
+    [reply] = impatient.ask("busy 2")
+    assert reply.error is not None
+    assert "asks to wait 7 s" in reply.error
+    assert endpoint.attempts["busy 2"] == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "problem"),
+    [
+        ("html", {}, "not JSON"),
+        ("truncated", {}, "not JSON"),
+        ("silent", {"timeout_seconds": 0.2, "retries": 0}, "no answer within 0.2 s"),
+        ("slow", {"timeout_seconds": 0.3, "retries": 0}, "no answer within 0.3 s"),
+        ("status 500", {}, "status 500"),
+        ("status 400", {}, "status 400: no, Bearer"),
+        ('raw {"choices": []}', {}, "no choices"),
+        ('raw {"choices": [{"message": {"content": 3}}]}', {}, "without text"),
+        ("raw " + "[" * 50_000, {"max_reply_bytes": 100_000}, "not JSON"),
+    ],
+)
+def test_what_is_no_answer_is_an_error_and_the_next_question_is_asked(
+    endpoint: ScriptedEndpoint, script: str, settings: dict[str, Any], problem: str
+) -> None:
+    failed, answered = Run(endpoint.url, **settings).ask(script, "hello")
+    assert failed.completion == ""
+    assert failed.error is not None
+    assert problem in failed.error
+    assert answered.completion == "hello"
+
+
+def test_a_flood_is_cut_off(endpoint: ScriptedEndpoint) -> None:
+    [reply] = Run(endpoint.url, retries=0, max_reply_bytes=10_000).ask("huge")
+    assert reply.error == "the reply is longer than 10,000 bytes"
+    assert endpoint.bytes_sent < HUGE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("script", "what"),
+    [
+        ("status 401", "does not accept the key"),
+        ("status 403", "does not allow this"),
+        ("status 404", "does not know this model"),
+        ("redirect http://127.0.0.1:9/steal", "redirects"),
+    ],
+)
+def test_what_no_other_question_would_mend_stops_the_run(endpoint: ScriptedEndpoint, script: str, what: str) -> None:
+    run = Run(endpoint.url, max_concurrency=1)
+    with pytest.raises(EndpointError, match=what) as caught:
+        run.ask("hello", script, "never asked")
+    assert [answer.completion for answer in run.answers] == ["hello"]
+    assert KEY not in str(caught.value)
+    assert endpoint.attempts["never asked"] == 0
+
+
+def test_the_key_follows_no_redirect(endpoint: ScriptedEndpoint) -> None:
+    with scripted_endpoint() as thief:
+        with pytest.raises(EndpointError):
+            Run(endpoint.url).ask(f"redirect {thief.url}/chat/completions")
+        assert thief.requests == []
+
+
+def test_an_outage_ends_the_run_and_keeps_what_came_before(endpoint: ScriptedEndpoint) -> None:
+    run = Run(endpoint.url, retries=0, max_concurrency=1)
+    with pytest.raises(EndpointError, match="10 questions in a row"):
+        run.ask("hello", *[f"status 5{at:02}" for at in (0, 2, 3, 4, 20, 22, 24, 29)] * 2)
+    assert len(run.answers) == 11
+
+
+def test_an_endpoint_that_is_not_there_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, KEY)
+    with scripted_endpoint() as gone:
+        url = gone.url
+    with pytest.raises(EndpointError, match="ConnectError"):
+        Run(url, retries=0).ask(*["hello"] * 12)
+
+
+def test_log_probabilities_are_left_out_where_they_are_not_offered(endpoint: ScriptedEndpoint) -> None:
+    refused, answered = Run(endpoint.url, top_logprobs=2, max_concurrency=1).ask("status 422", "hello")
+    assert refused.error is not None
+    assert answered.completion == "hello"
+    asked = [request.get("top_logprobs") for request in endpoint.requests]
+    assert asked == [2, None, None]
+
+
+def test_a_filtered_prompt_is_an_answer() -> None:
+    reply = parse_reply(b'{"choices": [{"text": "x", "finish_reason": "content_filter"}]}', {}, str)
+    assert reply.finish_reason == "content_filter"
+
+
+def test_concurrency_stays_within_its_limit_and_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, KEY)
+    with scripted_endpoint(latency_seconds=0.02) as endpoint:
+        replies = Run(endpoint.url, max_concurrency=4, timeout_seconds=30.0).ask(*(str(at) for at in range(40)))
+        assert [reply.completion for reply in replies] == [str(at) for at in range(40)]
+        assert endpoint.most_open == 4
+
+
+def test_the_budget_ends_the_run_before_it_is_passed(endpoint: ScriptedEndpoint) -> None:
+    by_calls = Run(endpoint.url, budget={"calls": 3}, max_concurrency=2)
+    with pytest.raises(BudgetReached, match="budget") as caught:
+        by_calls.ask(*"abcdef")
+    assert caught.value.where == "target.budget.calls"
+    assert len(by_calls.answers) == len(endpoint.requests) == 3
+    price = {"prompt_per_million": 0.0, "completion_per_million": 1e6}
+    by_money = Run(endpoint.url, price=price, budget={"money": 21.0}, max_concurrency=4)
+    with pytest.raises(BudgetReached):
+        by_money.ask(*"abcdef")
+    assert len(by_money.answers) == 3  # each takes 2, and 16 must be free before a call: 0, 2, 4, not 6
+    assert by_money.spending.money == pytest.approx(6)
+
+
+def test_the_cost_is_known_before_anything_is_asked() -> None:
+    price = {"prompt_per_million": 1.0, "completion_per_million": 2.0}
+    config = EndpointConfig(url="https://host.example/v1", model="m", price=price)
+    cost = estimate_cost(config, probes("hello"), Decoding(samples=3, temperature=0.0, max_tokens=100))
+    assert (cost.calls, cost.completion_tokens) == (3, 300)
+    assert cost.money == pytest.approx((cost.prompt_tokens + 600) / 1e6)
+
+
+def test_the_key_shows_up_nowhere(
+    endpoint: ScriptedEndpoint, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    run = Run(endpoint.url)
+    stolen = json.dumps({"choices": [{"text": KEY}], "model": KEY})
+    replies = run.ask("echo", "status 400", "fail 1", f"raw {stolen}")
+    assert replies[0].completion == "Bearer [key]"
+    printed = capfd.readouterr()
+    everything = [repr(replies), repr(run.config), caplog.text, printed.out, printed.err]
+    assert not [text for text in everything if KEY in text]
+
+
+@pytest.mark.parametrize("value", ["", "  ", "schlüssel-0123", "two\nlines-0123"])
+def test_a_key_that_is_none_is_named_by_its_variable_only(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv(VARIABLE, value)
+    with pytest.raises(EndpointError) as caught:
+        Run("https://host.example/v1").ask("hello")
+    assert caught.value.where == f"environment variable {VARIABLE}"
+    assert not value.strip() or value.strip() not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host.example/v1",
+        "ftp://host.example",
+        "https://user:pass@host.example/v1",
+        "https://host.example/v1?key=1",
+        "host.example",
+        "https://",
+        "https://[",
+    ],
+)
+def test_an_address_that_would_give_the_key_away_is_refused(url: str) -> None:
+    with pytest.raises(EndpointError) as caught:
+        endpoint_config(url, "m")
+    assert "pass" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://host.example/v1/", "http://localhost:8000/v1", "http://[::1]:80/v1"])
+def test_safe_addresses_are_taken(url: str) -> None:
+    assert endpoint_config(url, "m").url == url.rstrip("/")
+
+
+def test_an_endpoint_file_is_read_strictly(tmp_path: Path) -> None:
+    path = tmp_path / "endpoint.yaml"
+    path.write_text("target:\n  url: https://host.example/v1\n  model: m\n  budget: {calls: 9}\n", "utf-8")
+    assert load_endpoint(path).budget.calls == 9
+    path.write_text("target:\n  url: https://host.example/v1\n  model: m\n  budget:\n    call: 9\n", "utf-8")
+    with pytest.raises(EndpointError, match="unknown key 'call'") as caught:
+        load_endpoint(path)
+    assert (caught.value.where, caught.value.mend) == (f"{path}:5 (target.budget.call)", "did you mean 'calls'?")
+    path.write_text("target:\n  url: https://host.example/v1\n  url: https://other.example/v1\n  model: m\n", "utf-8")
+    with pytest.raises(EndpointError, match="stands twice"):
+        load_endpoint(path)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+_CHOICE = st.fixed_dictionaries(
+    {"message": _JSON | st.fixed_dictionaries({"content": _JSON})},
+    optional={"finish_reason": _JSON, "logprobs": _JSON | st.fixed_dictionaries({"content": st.lists(_JSON)})},
+)
+_BODY = _JSON | st.fixed_dictionaries(
+    {"choices": st.lists(_CHOICE | _JSON, max_size=2)},
+    optional={"usage": _JSON, "model": _JSON, "system_fingerprint": _JSON},
+)
+
+
+@given(_BODY)
+@settings(deadline=None)
+def test_any_json_is_a_reply_or_is_refused(body: Any) -> None:
+    try:
+        reply = parse_reply(json.dumps(body).encode(), {}, str)
+    except UnreadableReply:
+        return
+    assert isinstance(reply.completion, str)
+
+
+def test_both_forms_of_log_probabilities_are_read() -> None:
+    top = [{"token": "a", "logprob": -1}, {"token": "b", "logprob": -2.5}]
+    chat = {"message": {"content": "a"}, "logprobs": {"content": [{"token": "a", "logprob": -1, "top_logprobs": top}]}}
+    legacy = {
+        "text": "a",
+        "logprobs": {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{"a": -1.0, "b": -2.5}]},
+    }
+    for choice in (chat, legacy):
+        reply = parse_reply(json.dumps({"choices": [choice]}).encode(), {}, str)
+        assert reply.token_logprobs == (("a", -1.0),)
+        assert reply.first_top == (("a", -1.0), ("b", -2.5))
+    broken = {"message": {"content": "a"}, "logprobs": {"content": [{"token": "a", "logprob": 10**400}]}}
+    assert parse_reply(json.dumps({"choices": [broken]}).encode(), {}, str).token_logprobs is None
