@@ -93,6 +93,7 @@ def init(folder: Path, base: str | None, force: bool) -> None:
 @click.option("--no-probe", is_flag=True, help="Skip the timed training steps on this machine.")
 def plan(recipe_path: Path, as_json: bool, no_probe: bool) -> None:
     """Say what a build will cost and what it would rebuild, and why."""
+    _check_recipe(recipe_path)
     from weightgate.build import open_workspace, plan_build
 
     _show_page(plan_build(open_workspace(recipe_path), probe=not no_probe), as_json)
@@ -103,6 +104,7 @@ def plan(recipe_path: Path, as_json: bool, no_probe: bool) -> None:
 @_json_option
 def lock(recipe_path: Path, as_json: bool) -> None:
     """Freeze the contract into weightgate.lock."""
+    _check_recipe(recipe_path)
     from weightgate.build import lock_contract, open_workspace
 
     workspace = open_workspace(recipe_path)
@@ -124,17 +126,19 @@ def build(
     recipe_path: Path, as_json: bool, until: str | None, start: str | None, restart: bool, report_path: Path | None
 ) -> None:
     """Run the main job: train, store, measure and gate every stage; go on where it was."""
+    _check_recipe(recipe_path)
     from weightgate.build import build_model, open_workspace, write_report
     from weightgate.build.progress import observer_for
 
     workspace = open_workspace(recipe_path)
-    with observer_for(as_json) as observer:
+    is_main = workspace.accelerator.is_main_process
+    with observer_for(as_json, is_main) as observer:
         outcome = build_model(workspace, until=until, start=start, restart=restart, observer=observer)
-    written = write_report(workspace, outcome, report_path)
-    if as_json:
-        click.echo(json.dumps(outcome.to_json() | {"report": str(written)}))
-    else:
-        click.echo(f"report: {written}")
+    if is_main:
+        written = write_report(workspace, outcome, report_path)
+        click.echo(json.dumps(outcome.to_json() | {"report": str(written)}) if as_json else f"report: {written}")
+    if not outcome.passed and (as_json or not is_main):
+        sys.exit(1)
     if not outcome.passed:
         raise GateFailed(outcome.reason)
 
@@ -181,6 +185,7 @@ def verify(recipe_path: Path, as_json: bool, quick: bool) -> None:
 @click.option("--force", is_flag=True, help="Replace a folder that is not empty.")
 def export(ref: str, folder: Path, recipe_path: Path, keep_adapter: bool, force: bool) -> None:
     """Write a Hugging Face folder that transformers loads as it is."""
+    _check_recipe(recipe_path)
     from weightgate.build import export_checkpoint, open_workspace
 
     export_checkpoint(open_workspace(recipe_path), ref, folder, merge=not keep_adapter, force=force)
@@ -231,7 +236,7 @@ def demo(folder: Path, seed: int) -> None:
     if not (folder / "weightgate.yaml").exists():
         generate(folder, Knobs(seed=seed))
     workspace = open_workspace(folder / "weightgate.yaml")
-    with observer_for(as_json=False) as observer:
+    with observer_for(as_json=False, is_main=workspace.accelerator.is_main_process) as observer:
         if not workspace.lock_path.exists():
             observer.note("locking the contract")
             lock_contract(workspace)
@@ -239,6 +244,13 @@ def demo(folder: Path, seed: int) -> None:
     click.echo(f"report: {write_report(workspace, outcome, None).resolve()}")
     if not outcome.passed:
         raise GateFailed(outcome.reason)
+
+
+def _check_recipe(recipe_path: Path) -> None:
+    """Refuse a mistake in the recipe before torch is imported, which takes seconds."""
+    from weightgate import recipe
+
+    recipe.load(recipe_path)
 
 
 def _show_page(page: Any, as_json: bool) -> None:

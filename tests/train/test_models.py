@@ -100,8 +100,8 @@ def test_an_architecture_that_transformers_does_not_know_is_refused():
 def test_a_base_is_loaded_in_its_own_dtype_or_in_ours(tmp_path: Path):
     ours(precision="bf16").save_pretrained(tmp_path)
     base = Base(model=str(tmp_path))
-    assert models.load_base(base, device=CPU, precision=None).dtype == torch.bfloat16
-    assert models.load_base(base, device=CPU, precision="fp32").dtype == torch.float32
+    assert models.load_base(base, Path(), device=CPU, precision=None).dtype == torch.bfloat16
+    assert models.load_base(base, Path(), device=CPU, precision="fp32").dtype == torch.float32
     assert [path.suffix for path in models.base_weight_files(base)] == [".safetensors"]
     assert models.base_config(base)["hidden_size"] == 32
 
@@ -111,7 +111,7 @@ def test_a_base_that_cannot_be_read_is_refused(tmp_path: Path):
     with pytest.raises(ModelError, match="cannot be read"):
         models.base_config(Base(model=str(tmp_path)))
     with pytest.raises(ModelError, match="cannot be loaded"):
-        models.load_base(Base(model=str(tmp_path)), device=CPU, precision="fp32")
+        models.load_base(Base(model=str(tmp_path)), Path(), device=CPU, precision="fp32")
 
 
 def test_head_weight_only_where_the_head_is_a_plain_product():

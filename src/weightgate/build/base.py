@@ -38,7 +38,7 @@ def base_checkpoint(workspace: Workspace, facts: Facts) -> str | None:
     known = workspace.store.results(key)
     if known:
         return known[-1].checkpoint
-    model = load_base(base, device=workspace.device, precision=None)
+    model = load_base(base, workspace.folder, device=workspace.device, precision=None)
     config = json.dumps(facts.config, sort_keys=True, indent=2).encode()
     checkpoint = publish(
         workspace.store,

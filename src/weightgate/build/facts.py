@@ -34,7 +34,7 @@ from weightgate.recipe import Align, Finetune, Pretrain, Reward
 from weightgate.store import digest_bytes, digest_file, digest_json
 from weightgate.train.adapters import attach, check_trainable
 from weightgate.train.adapters import trainable_census as census_of
-from weightgate.train.models import base_config, base_weight_files, new_config, skeleton
+from weightgate.train.models import base_config, base_folder, base_weight_files, new_config, skeleton
 from weightgate.train.stages import num_steps
 
 Stage = Pretrain | Finetune | Reward | Align
@@ -146,7 +146,7 @@ def refuse_contamination(workspace: Workspace, suite: Suite | None) -> None:
 def _tokenizer(workspace: Workspace) -> Tokenizer:
     recipe = workspace.recipe
     if recipe.base is not None:
-        tokenizer = Tokenizer.from_folder(recipe.base.model, revision=recipe.base.revision)
+        tokenizer = Tokenizer.from_folder(base_folder(recipe.base, workspace.folder))
     else:
         tokenizer = _trained_tokenizer(workspace)
     if all(isinstance(stage, Pretrain) for stage in recipe.stages) and recipe.template is None:
@@ -195,7 +195,7 @@ def _texts(workspace: Workspace) -> Iterator[str]:
 def _config(workspace: Workspace, tokenizer: Tokenizer) -> dict[str, Any]:
     recipe = workspace.recipe
     if recipe.base is not None:
-        return base_config(recipe.base)
+        return base_config(recipe.base, workspace.folder)
     assert recipe.architecture is not None
     return new_config(recipe.architecture, tokenizer, max(stage.context for stage in recipe.stages))
 
@@ -218,10 +218,10 @@ def _base_digest(workspace: Workspace) -> str | None:
     base = workspace.recipe.base
     if base is None:
         return None
-    files = base_weight_files(base)
+    files = base_weight_files(base, workspace.folder)
     if not files:
         raise ModelError("the base model has no safetensors weights", where=f"base.model: {base.model}")
-    config = digest_bytes(json.dumps(base_config(base), sort_keys=True).encode())
+    config = digest_bytes(json.dumps(base_config(base, workspace.folder), sort_keys=True).encode())
     return digest_json({"config": config, **{path.name: digest_file(path) for path in files}})
 
 

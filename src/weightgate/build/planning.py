@@ -101,7 +101,9 @@ def _probe_speed(workspace: Workspace, facts: Facts) -> Speed:
     """Time forward and backward passes, and sampling, of the recipe's own network on this machine."""
     recipe = workspace.recipe
     where: dict[str, Any] = {"device": workspace.device, "precision": workspace.precision}
-    model: Any = load_base(recipe.base, **where) if recipe.base else new_model(facts.config, seed=0, **where)
+    model: Any = (
+        load_base(recipe.base, workspace.folder, **where) if recipe.base else new_model(facts.config, seed=0, **where)
+    )
     stage = recipe.stages[0]
     rows = min(stage.micro_batch or stage.batch, 32)
     batch = _random_batch(rows, stage.context, facts.tokenizer.vocab_size).to(workspace.device)

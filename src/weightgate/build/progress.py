@@ -22,8 +22,14 @@ _MARKS = {"passed": "[green]âœ“[/]", "waived": "[yellow]~[/]", "failed": "[red]â
 
 
 @contextmanager
-def observer_for(as_json: bool) -> Iterator[Observer]:
-    """An observer for the terminal, or for machines: JSON lines on standard error, the result on standard output."""
+def observer_for(as_json: bool, is_main: bool) -> Iterator[Observer]:
+    """An observer for the terminal, or for machines: JSON lines on standard error, the result on standard output.
+
+    Of several processes only the main one speaks.
+    """
+    if not is_main:
+        yield Observer()
+        return
     if as_json:
         yield JsonObserver()
         return

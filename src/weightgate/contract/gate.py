@@ -92,7 +92,7 @@ def _verdict(gate: Gate, measured: Measurement, words: str, threshold: float, *,
         n=measured.n,
         unit=measured.unit,
         threshold=threshold,
-        reason=f"measured {measured}",
+        reason=f"{'changed by' if 'by' in words else 'measured'} {measured}",
     )
 
 

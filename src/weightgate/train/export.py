@@ -35,6 +35,8 @@ PROVENANCE_FILE = "weightgate.json"
 SHARD_BYTES = 5 * 10**9
 """The largest weight file; hubs and loaders expect larger models in shards."""
 
+_READABLE = 0o644
+
 _REWARD_OFFSET = "score_offset"
 """Subtracted from every score by our reward models; the head `transformers` builds has no place for it."""
 _WEIGHTS = {"causal": "model.safetensors", "reward": "model.safetensors", "adapter": "adapter_model.safetensors"}
@@ -199,6 +201,7 @@ def _write_weights(folder: Path, name: str, tensors: Mapping[str, Tensor], shard
     )
     for file, names in split.filename_to_tensors.items():
         save_file({key: owned[key] for key in names}, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(_READABLE)  # the library makes files for their owner alone
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / f"{name}.index.json").write_bytes(_pretty(index))

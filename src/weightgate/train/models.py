@@ -198,14 +198,14 @@ def _is_output(name: str) -> bool:
     return name.split(".")[0] in {"lm_head", "embed_out"}
 
 
-def load_base(base: Base, *, device: torch.device, precision: str | None) -> Any:
+def load_base(base: Base, root: Path, *, device: torch.device, precision: str | None) -> Any:
     """Load a causal language model from a Hugging Face folder or hub id; without a precision, in its own dtypes.
 
     Code that comes with a model is never run. Raises `ModelError` when it cannot be loaded as a causal model.
     """
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            base_folder(base),
+            base_folder(base, root),
             trust_remote_code=False,
             use_safetensors=True,
             attn_implementation=attention_for(device),
@@ -221,9 +221,12 @@ def load_base(base: Base, *, device: torch.device, precision: str | None) -> Any
     return model.to(device).eval()
 
 
-def base_folder(base: Base) -> Path:
-    """The folder of a base model: itself, or the snapshot of a hub id. Raises `ModelError` when it cannot be had."""
-    folder = Path(base.model)
+def base_folder(base: Base, root: Path) -> Path:
+    """The folder of a base model: itself, relative to `root`, or the snapshot of a hub id.
+
+    Raises `ModelError` when it is neither.
+    """
+    folder = root / base.model
     if folder.is_dir():
         return folder
     try:
@@ -236,14 +239,14 @@ def base_folder(base: Base) -> Path:
         ) from None
 
 
-def base_weight_files(base: Base) -> list[Path]:
+def base_weight_files(base: Base, root: Path) -> list[Path]:
     """The weight files of a base model."""
-    return sorted(base_folder(base).glob("*.safetensors"))
+    return sorted(base_folder(base, root).glob("*.safetensors"))
 
 
-def base_config(base: Base) -> dict[str, Any]:
+def base_config(base: Base, root: Path) -> dict[str, Any]:
     """The configuration of a base model. Raises `ModelError` when transformers does not know its type."""
-    folder = base_folder(base)
+    folder = base_folder(base, root)
     try:
         return config_json(AutoConfig.from_pretrained(folder, trust_remote_code=False))
     except (OSError, ValueError, KeyError) as error:
