@@ -65,7 +65,7 @@ def _with_check(**changes: Any) -> dict[str, Any]:
         ({**_GOOD, "checks": []}, "wrong value for 'checks'", None),
         (_with_check(type="one_off"), "unknown type", "did you mean 'one_of'?"),
         (_with_check(value="Venn"), "wrong value for a check of type one_of", None),
-        (_with_check(type="equals"), "`options` belongs to one_of", None),
+        (_with_check(type="equals"), "`options` belongs to", None),
         (_with_check(weight=0), "wrong value for 'weight'", None),
         (_with_check(wieght=1), "unknown key 'wieght' in a check", "did you mean 'weight'?"),
         ({key: value for key, value in _GOOD.items() if key != "topic"}, "the key 'topic' is missing", None),

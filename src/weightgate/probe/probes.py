@@ -15,7 +15,7 @@ class Check:
     """One condition on a completion; `weightgate.probe.scorers` says what each type does with `value`.
 
     `weight` is the check's part in the gold reward; None: it is measured but not rewarded.
-    `options` belongs to `one_of` alone: every value that could have been named.
+    `options` belongs to `one_of` and `multiple_choice`: every value that could have been named.
     """
 
     metric: str
@@ -61,6 +61,12 @@ class Probe:
     def text(self) -> str:
         """The prompt as a person would read it: the raw text, or the last message."""
         return self.prompt if self.prompt is not None else self.messages[-1][1]
+
+    @property
+    def question(self) -> str:
+        """What the phrasings of one question have in common: the id up to its last "/", or the whole id."""
+        head, slash, _ = self.id.rpartition("/")
+        return head if slash else self.id
 
     @property
     def has_gold(self) -> bool:

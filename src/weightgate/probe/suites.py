@@ -1,4 +1,4 @@
-"""Suite files: JSONL, one probe a line, read strictly.
+"""Suite files: JSONL, one probe a line, or YAML, a list of probes; read strictly.
 
 A misspelt key or an unknown check type would silently measure something else, so each is an error with file, line
 and the nearest known name.
@@ -7,6 +7,7 @@ and the nearest known name.
 from __future__ import annotations
 
 import difflib
+import importlib.resources
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -14,10 +15,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from weightgate.errors import DataError
 from weightgate.probe.probes import AXES, Check, Form, Probe
-from weightgate.probe.scorers import SCORERS
+from weightgate.probe.scorers import SCORERS, WITH_OPTIONS
 from weightgate.store.digest import digest_chunks, json_bytes
+
+CORE = "core"
+"""Name of the suite that ships."""
 
 ROLES = ("system", "user", "assistant")
 _PROBE_KEYS = tuple(field.name for field in fields(Probe))
@@ -47,31 +53,60 @@ class Suite:
 
 
 def load_suite(path: Path) -> Suite:
-    """Read a suite file.
+    """Read a suite file; one called `.yaml` or `.yml` is a YAML list, any other JSONL.
 
     Raises `DataError` with file and line for anything that is not a probe, for ids used twice, and for no probe at all.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError("there is no probe suite here", where=str(path)) from None
     except (UnicodeDecodeError, OSError) as error:
         raise DataError("the probe suite cannot be read", where=str(path), found=str(error)) from None
-    probes: list[Probe] = []
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        probe = _Line(where=f"{path}:{number}").probe(_parsed(line, f"{path}:{number}"))
+    is_yaml = path.suffix.lower() in (".yaml", ".yml")
+    rows = yaml_rows(text, str(path)) if is_yaml else json_rows(text, str(path))
+    return suite_of((probe_from_json(data, where), where) for data, where in rows)
+
+
+def suite_of(probes: Iterable[tuple[Probe, str]]) -> Suite:
+    """Gather probes with the place where each stands. Raises `DataError` for an id used twice and for no probe."""
+    seen: dict[str, tuple[Probe, str]] = {}
+    for probe, where in probes:
         if probe.id in seen:
-            raise DataError(
-                f"the id {probe.id!r} is used twice", where=f"{path}:{number}", found=f"line {seen[probe.id]}"
-            )
-        seen[probe.id] = number
-        probes.append(probe)
-    if not probes:
-        raise DataError("the probe suite holds no probe", where=str(path), expected="one JSON object a line")
-    return Suite(probes=tuple(probes))
+            raise DataError(f"the id {probe.id!r} is used twice", where=where, found=seen[probe.id][1])
+        seen[probe.id] = (probe, where)
+    if not seen:
+        raise DataError("the probe suite holds no probe", expected="at least one")
+    return Suite(probes=tuple(probe for probe, _ in seen.values()))
+
+
+def json_rows(text: str, origin: str) -> Iterator[tuple[Any, str]]:
+    """Yield the value of each line that is not blank, and its place. Raises `DataError` for a line that is not JSON."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield _parsed(line, f"{origin}:{number}"), f"{origin}:{number}"
+
+
+def yaml_rows(text: str, origin: str) -> Iterator[tuple[Any, str]]:
+    """Yield each item of a YAML list, and its place. Raises `DataError` for what is no list."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        items = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{origin}:{mark.line + 1}" if mark else origin
+        raise DataError("the file is not valid YAML", where=where, found=str(error).splitlines()[0]) from None
+    if not isinstance(root, yaml.SequenceNode):
+        raise DataError("the file is no YAML list", where=origin, expected="a list of probes")
+    for node, item in zip(root.value, items, strict=True):
+        yield item, f"{origin}:{node.start_mark.line + 1}"
+
+
+def core_suite() -> Suite:
+    """The suite that ships; `scripts/write_core_suite.py` holds its questions."""
+    resource = importlib.resources.files("weightgate.probe") / "data" / "core.jsonl"
+    text = resource.read_text(encoding="utf-8")
+    return suite_of((probe_from_json(data, where), where) for data, where in json_rows(text, CORE))
 
 
 def probe_from_json(data: Any, where: str, *, checks_required: bool = True) -> Probe:
@@ -148,8 +183,9 @@ class _Line:
                 found=json.dumps(value)[:200],
             )
         options = self._field(data, "options", "a list of texts", _is_list_of_text, [])
-        if bool(options) != (kind == "one_of"):
-            raise DataError("`options` belongs to one_of, which needs it", where=self.where, found=f"type {kind}")
+        if bool(options) != (kind in WITH_OPTIONS):
+            needed_by = " and ".join(sorted(WITH_OPTIONS))
+            raise DataError(f"`options` belongs to {needed_by}, which need it", where=self.where, found=f"type {kind}")
         weight = self._field(data, "weight", "a number above 0", _is_weight, None)
         return Check(metric=self._text(data, "metric"), type=kind, value=value, options=tuple(options), weight=weight)
 
@@ -158,7 +194,7 @@ class _Line:
             raise DataError(f"a {what} is a JSON object", where=self.where, found=json.dumps(data)[:200])
         for key in data:
             if key not in keys:
-                raise _unknown(f"unknown key {key!r} in a {what}", key, keys, self.where)
+                raise nearest(f"unknown key {key!r} in a {what}", key, keys, self.where)
 
     def _field(
         self, data: dict[str, Any], key: str, expected: str, accepts: Callable[[Any], bool], *default: Any
@@ -180,7 +216,7 @@ class _Line:
     def _word(self, data: dict[str, Any], key: str, known: tuple[str, ...]) -> Any:
         word = self._text(data, key)
         if word not in known:
-            raise _unknown(f"unknown {key} {word!r}", word, known, self.where)
+            raise nearest(f"unknown {key} {word!r}", word, known, self.where)
         return word
 
 
@@ -191,7 +227,8 @@ def _parsed(line: str, where: str) -> Any:
         raise DataError("the line is not JSON", where=where, found=str(error)) from None
 
 
-def _unknown(what: str, found: str, known: tuple[str, ...], where: str) -> DataError:
+def nearest(what: str, found: str, known: tuple[str, ...], where: str) -> DataError:
+    """Make the error for an unknown word, which names the known one that is most like it."""
     near = difflib.get_close_matches(found, known, n=1, cutoff=0.4)
     mend = f"did you mean {near[0]!r}?" if near else None
     return DataError(what, where=where, expected=f"one of {', '.join(known)}", found=found, mend=mend)
