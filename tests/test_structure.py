@@ -18,6 +18,7 @@ PACKAGE = Path(recipe.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LINES = (
+    {"__main__"},
     {"cli"},
     {"build", "watch", "serve", "chat", "incident"},
     {"plan", "preferences", "diff", "lineage"},
