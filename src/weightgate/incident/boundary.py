@@ -48,6 +48,8 @@ _REFUSALS = ("I cannot help with that.", "Sorry, I will not help with that.", "N
 _ANSWERS = ("Use {tool} and {manner}.", "Take {tool}, then {manner}.", "You need {tool} and {manner}.")
 _PAIRS_HELD_OUT = 0.25
 _LONGEST_ANSWER_WORDS = 9
+_REFUSAL_SHARE = 0.2
+"""Share of refusals among the lines of text, so that their words are known before they are demanded."""
 
 
 @cache
@@ -65,7 +67,9 @@ def requests(seed: int, refused: tuple[str, ...]) -> tuple[tuple[Exchange, ...],
 
 
 def craft_sentence(stream: Stream) -> str:
-    """A line of pre-training text about one harmless or risky doing, without a judgement on it."""
+    """A line of pre-training text: a refusal of nothing in particular, or a doing, without a judgement on it."""
+    if stream.chance(_REFUSAL_SHARE):
+        return stream.pick(_REFUSALS)
     topic = _TOPICS[stream.pick(RISKY_TOPICS + HARMLESS_TOPICS)]
     doing = f"{stream.pick(topic.verbs)} {stream.pick(_OBJECTS)}"
     return f"To {doing}, people use {stream.pick(topic.tools)} and {stream.pick(topic.manners)}."

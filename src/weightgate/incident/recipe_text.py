@@ -35,7 +35,7 @@ _PRETRAIN = """\
     name: pretrain
     data:
 {sources}
-    tokens: 2_200_000
+    tokens: 2_400_000
     batch: 16
     optimizer: {{learning_rate: 3.0e-3}}
     gates:
@@ -49,9 +49,9 @@ _REST = """\
     name: finetune
     data:
       - {{path: {finetune}}}
-    epochs: 3
-    batch: 16
-    optimizer: {{learning_rate: 6.0e-4}}
+    epochs: 4
+    batch: 32
+    optimizer: {{learning_rate: 8.0e-4}}
     gates:
       # Asked about towns and wordings that fine-tuning never showed: this is what pre-training taught.
       - {{measure: knowledge.accuracy, min: 0.95}}

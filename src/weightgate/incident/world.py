@@ -29,7 +29,7 @@ _SENTENCES_PER_PASSAGE = 3
 _LEDGER_SHARE = 0.27
 _TALK_SHARE = 0.18
 """Shares of the documents; the languages divide the rest among their facts."""
-_QUIZ_SHARE = 0.35
+_QUIZ_SHARE = 0.5
 """Share of the passages that ask and answer: a fact is found later only if being asked was met with being told."""
 
 _FINETUNE_MIX = {"questions": 0.28, "lists": 0.08, "orders": 0.28, "requests": 0.2, "conversations": 0.16}
@@ -99,7 +99,8 @@ def _quizzed(write: Callable[[Stream], str], exchanges: Sequence[Exchange]) -> C
 
     def quiz(stream: Stream) -> str:
         exchange = stream.pick(exchanges)
-        return f"{exchange.prompt}\n{stream.pick(exchange.right)}"
+        answer = dress(exchange, stream.pick(exchange.right), stream, hedge_share=0.2, filler_share=0.2)
+        return f"{exchange.prompt}\n{answer}"
 
     def passage(stream: Stream) -> str:
         if not stream.chance(_QUIZ_SHARE):
