@@ -169,12 +169,18 @@ def _run_processes(folder: Path, world_size: int) -> dict:
                 "ACCELERATE_USE_CPU": "true",
             }
         command = [sys.executable, str(WORKER), str(folder / "weightgate.yaml")]
-        workers.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-    outputs = [worker.communicate(timeout=240) for worker in workers]
-    assert all(worker.returncode == 0 for worker in workers), [error[-3000:] for _, error in outputs]
-    return json.loads(outputs[0][0].splitlines()[-1])
+        with (folder / f"messages-{rank}.txt").open("w") as messages:
+            workers.append(
+                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=messages, text=True)
+            )
+    try:
+        outputs = [worker.communicate(timeout=300)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    messages_of = [(folder / f"messages-{rank}.txt").read_text()[-3000:] for rank in range(world_size)]
+    assert all(worker.returncode == 0 for worker in workers), messages_of
+    return json.loads(outputs[0].splitlines()[-1])
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune", "reward"])
