@@ -45,7 +45,7 @@ class Knobs:
     error_rates: tuple[float, ...] = (0.05, 0.08, 0.1, 0.15, 0.2, 0.3)
     length_bias: float = 0.0
     refusal_bias: float = 0.0
-    comparisons: int = 3_000
+    comparisons: int = 6_000
 
     prompts: int = 1_500
 
