@@ -102,14 +102,14 @@ def test_a_base_is_loaded_in_its_own_dtype_or_in_ours(tmp_path: Path):
     base = Base(model=str(tmp_path))
     assert models.load_base(base, Path(), device=CPU, precision=None).dtype == torch.bfloat16
     assert models.load_base(base, Path(), device=CPU, precision="fp32").dtype == torch.float32
-    assert [path.suffix for path in models.base_weight_files(base)] == [".safetensors"]
-    assert models.base_config(base)["hidden_size"] == 32
+    assert [path.suffix for path in models.base_weight_files(base, tmp_path)] == [".safetensors"]
+    assert models.base_config(base, tmp_path)["hidden_size"] == 32
 
 
 def test_a_base_that_cannot_be_read_is_refused(tmp_path: Path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be read"):
-        models.base_config(Base(model=str(tmp_path)))
+        models.base_config(Base(model=str(tmp_path)), tmp_path)
     with pytest.raises(ModelError, match="cannot be loaded"):
         models.load_base(Base(model=str(tmp_path)), Path(), device=CPU, precision="fp32")
 
