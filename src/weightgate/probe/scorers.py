@@ -38,8 +38,9 @@ import jsonschema
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from weightgate.probe.language import is_hedged, is_refusal, mentions, normalise, words
+from weightgate.probe.language import is_hedged, mentions, normalise, words
 from weightgate.probe.probes import Check, Probe
+from weightgate.probe.refusals import is_refusal
 
 _MOST_STARTS = 100
 """A completion of nothing but braces would otherwise be read again from each of them."""
