@@ -73,6 +73,7 @@ def test_errors_for_machines_are_json_on_standard_output(tmp_path: Path) -> None
 
 def test_a_library_that_is_not_installed_names_the_extra(tmp_path: Path) -> None:
     script = "import sys; sys.modules['torch'] = None; from weightgate.cli import main; main()"
+    (tmp_path / "weightgate.yaml").write_text(template(name="model", base=None))
     command = [sys.executable, "-c", script, "lock", "--recipe", str(tmp_path / "weightgate.yaml")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2

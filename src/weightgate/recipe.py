@@ -6,26 +6,18 @@ error that names the nearest known one, because a key that is read by nothing tr
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from weightgate.errors import RecipeError
+from weightgate.strict_yaml import StrictPart, load_strict, parse_strict
 
 FILE_NAME = "weightgate.yaml"
 
 
-class _Part(BaseModel):
-    """Base of every part of a recipe: immutable, keyword-only, no unknown keys, no silent conversion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Source(_Part):
+class Source(StrictPart):
     """One source of records: a local file (JSONL, JSON.gz, Parquet, plain text) or a hub data set."""
 
     path: str | None = Field(None, description="file, relative to the recipe")
@@ -55,17 +47,17 @@ class Source(_Part):
         return self
 
 
-class Optimizer(_Part):
+class Optimizer(StrictPart):
     """AdamW (Loshchilov & Hutter 2019). Matrices decay; vectors, such as norms and biases, do not."""
 
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.1, ge=0)
-    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    betas: list[float] = Field([0.9, 0.95], min_length=2, max_length=2)
     eps: float = Field(1e-8, gt=0)
     clip_norm: float = Field(1.0, gt=0, description="global gradient norm is clipped to this")
 
 
-class Schedule(_Part):
+class Schedule(StrictPart):
     """Learning rate over the stage: warm up, hold or anneal, end at `floor` times the peak."""
 
     kind: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
@@ -74,7 +66,7 @@ class Schedule(_Part):
     floor: float = Field(0.1, ge=0, le=1, description="last learning rate as a share of the peak")
 
 
-class Adapter(_Part):
+class Adapter(StrictPart):
     """A LoRA adapter (Hu et al. 2021) through PEFT; `bits: 4` makes it QLoRA (Dettmers et al. 2023)."""
 
     rank: int = Field(8, gt=0)
@@ -85,7 +77,7 @@ class Adapter(_Part):
     bits: Literal[4, 16] = 16
 
 
-class Gate(_Part):
+class Gate(StrictPart):
     """One condition at a stage boundary. Unmeasured means not passed."""
 
     measure: str = Field(description="name of a measurement, such as knowledge.accuracy or holdout.bits_per_byte")
@@ -104,7 +96,7 @@ class Gate(_Part):
         return self
 
 
-class _Stage(_Part):
+class _Stage(StrictPart):
     """What every stage has."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
@@ -154,14 +146,14 @@ class Reward(_Stage):
     adapter: Adapter | None = None
 
 
-class KLController(_Part):
+class KLController(StrictPart):
     """Adaptive KL coefficient (Ziegler et al. 2019, section 2.2)."""
 
     target: float = Field(6.0, gt=0, description="nats per completion")
     horizon: int = Field(10_000, gt=0, description="episodes")
 
 
-class PPO(_Part):
+class PPO(StrictPart):
     """Proximal policy optimisation (Schulman et al. 2017) as used for language models (arXiv 2403.17031)."""
 
     epochs: int = Field(4, gt=0, description="passes over each batch of rollouts")
@@ -199,20 +191,20 @@ class Align(_Stage):
 Stage = Annotated[Pretrain | Finetune | Reward | Align, Field(discriminator="kind")]
 
 
-class Base(_Part):
+class Base(StrictPart):
     """An existing Hugging Face causal language model to start from."""
 
     model: str = Field(description="folder or hub id")
     revision: str | None = None
 
 
-class Tokenizer(_Part):
+class Tokenizer(StrictPart):
     """A byte-level BPE tokenizer trained on the recipe's own data."""
 
     vocab_size: int = Field(1024, ge=300)
 
 
-class Architecture(_Part):
+class Architecture(StrictPart):
     """A network from scratch: a `transformers` configuration by type and by size."""
 
     type: str = Field("llama", description="model_type of transformers, such as llama, qwen3, gemma3_text, gpt2")
@@ -221,7 +213,7 @@ class Architecture(_Part):
     )
 
 
-class Probes(_Part):
+class Probes(StrictPart):
     """The probe suite that every gate measures with."""
 
     path: str
@@ -230,14 +222,14 @@ class Probes(_Part):
     samples: int = Field(4, ge=2, description="completions per open-ended prompt, for diversity")
 
 
-class Budget(_Part):
+class Budget(StrictPart):
     """What a build may cost; part of the contract."""
 
     minutes: float | None = Field(None, gt=0)
     disk_gib: float | None = Field(None, gt=0)
 
 
-class Recipe(_Part):
+class Recipe(StrictPart):
     """Everything a build depends on."""
 
     version: Literal[1]
@@ -325,112 +317,9 @@ def load(path: Path) -> Recipe:
 
     Raises `RecipeError` with file, line, dotted path and, for an unknown key, the nearest known one.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError("there is no recipe here", where=str(path), mend="weightgate init") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise RecipeError("the recipe cannot be read", where=str(path), found=str(error)) from None
-    return parse(text, origin=str(path))
+    return load_strict(path, Recipe, noun="recipe", error=RecipeError, mend_missing="weightgate init")
 
 
 def parse(text: str, *, origin: str = FILE_NAME) -> Recipe:
     """Read a recipe from a string; see `load`."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{origin}:{mark.line + 1}" if mark else origin
-        raise RecipeError("the recipe is not valid YAML", where=where, found=str(error).splitlines()[0]) from None
-    if not isinstance(data, dict) or not isinstance(root, yaml.MappingNode):
-        raise RecipeError("the recipe is not a mapping", where=origin, expected="keys such as version, name, stages")
-    _refuse_duplicate_keys(root, origin, set())
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        raise _explain(error, root, origin) from None
-
-
-def _refuse_duplicate_keys(node: yaml.Node, origin: str, visited: set[int]) -> None:
-    """YAML keeps the last of two equal keys; a recipe refuses them. An alias may lead back to where it stands."""
-    if id(node) in visited:
-        return
-    visited.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise RecipeError(f"the key {key.value!r} stands twice", where=f"{origin}:{key.start_mark.line + 1}")
-            seen.add(key.value)
-            _refuse_duplicate_keys(value, origin, visited)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_duplicate_keys(item, origin, visited)
-
-
-def _explain(error: ValidationError, root: yaml.Node, origin: str) -> RecipeError:
-    """Turn the first validation error into one that a user can act on."""
-    problems = error.errors(include_url=False)
-    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    line, path = _locate(root, first["loc"])
-    where = f"{origin}:{line} ({path})" if path else f"{origin}:{line}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        key = str(first["loc"][-1])
-        near = difflib.get_close_matches(key, _known_keys(first["loc"]), n=1, cutoff=0.4)
-        known = ", ".join(sorted(_known_keys(first["loc"])))
-        return RecipeError(
-            f"unknown key {key!r}{more}",
-            where=where,
-            expected=f"one of {known}",
-            found=key,
-            mend=f"did you mean {near[0]!r}?" if near else f"remove {key!r}",
-        )
-    message = first["msg"].removeprefix("Value error, ")
-    found = first.get("input")
-    shown = None if isinstance(found, dict | list) or first["type"] == "missing" else repr(found)[:200]
-    return RecipeError(f"{message}{more}", where=where, found=shown)
-
-
-def _locate(root: yaml.Node, loc: Sequence[int | str]) -> tuple[int, str]:
-    """Line number (from 1) and dotted path of the deepest node that `loc` reaches."""
-    node, line, path = root, root.start_mark.line + 1, []
-    for step in loc:
-        if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-            path.append(str(step))
-        elif isinstance(node, yaml.MappingNode):
-            pair = next((pair for pair in node.value if pair[0].value == step), None)
-            if pair is not None:
-                line, node = pair[0].start_mark.line + 1, pair[1]
-                path.append(str(step))
-            elif step == loc[-1]:
-                path.append(str(step))
-    return line, ".".join(path)
-
-
-def _known_keys(loc: Sequence[int | str]) -> list[str]:
-    """Keys allowed at the level that holds the last element of `loc`."""
-    part: Any = Recipe
-    for step in loc[:-1]:
-        part = _descend(part, step)
-    return [key for kind in _parts_in(part) for key in kind.model_fields]
-
-
-def _descend(part: Any, step: int | str) -> Any:
-    kinds = {"pretrain": Pretrain, "finetune": Finetune, "reward": Reward, "align": Align}
-    if isinstance(step, int):
-        return part
-    for kind in _parts_in(part):
-        if step in kind.model_fields:
-            return kind.model_fields[step].annotation
-    return kinds.get(step, part)
-
-
-def _parts_in(annotation: Any) -> list[type[_Part]]:
-    """Every recipe part named anywhere inside a type annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, _Part):
-        return [annotation]
-    return [part for inner in getattr(annotation, "__args__", ()) for part in _parts_in(inner)]
+    return parse_strict(text, Recipe, origin=origin, noun="recipe", error=RecipeError)

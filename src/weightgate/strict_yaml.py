@@ -24,12 +24,14 @@ class StrictPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def load_strict(path: Path, model: type[Model], *, noun: str, error: type[UserError]) -> Model:
-    """Read a file; see `parse_strict`."""
+def load_strict(
+    path: Path, model: type[Model], *, noun: str, error: type[UserError], mend_missing: str | None = None
+) -> Model:
+    """Read a file; see `parse_strict`. `mend_missing` is the command that makes a file where there is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise error(f"there is no {noun} here", where=str(path)) from None
+        raise error(f"there is no {noun} here", where=str(path), mend=mend_missing) from None
     except (UnicodeDecodeError, OSError) as problem:
         raise error(f"the {noun} cannot be read", where=str(path), found=str(problem)) from None
     return parse_strict(text, model, origin=str(path), noun=noun, error=error)
@@ -53,25 +55,31 @@ def parse_strict(text: str, model: type[Model], *, origin: str, noun: str, error
     if not isinstance(data, dict) or not isinstance(root, yaml.MappingNode):
         keys = ", ".join(model.model_fields)
         raise error(f"the {noun} is not a mapping", where=origin, expected=f"keys such as {keys}")
-    _refuse_duplicate_keys(root, origin, error)
+    _refuse_duplicate_keys(root, origin, error, set())
     try:
         return model.model_validate(data)
     except ValidationError as problem:
         raise _explain(problem, root, model, origin, error) from None
 
 
-def _refuse_duplicate_keys(node: yaml.Node, origin: str, error: type[UserError]) -> None:
-    """YAML keeps the last of two equal keys; that would drop a setting in silence."""
+def _refuse_duplicate_keys(node: yaml.Node, origin: str, error: type[UserError], visited: set[int]) -> None:
+    """YAML keeps the last of two equal keys; that would drop a setting in silence.
+
+    An alias may lead back to where it stands, so every node is visited once.
+    """
+    if id(node) in visited:
+        return
+    visited.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if key.value in seen:
                 raise error(f"the key {key.value!r} stands twice", where=f"{origin}:{key.start_mark.line + 1}")
             seen.add(str(key.value))
-            _refuse_duplicate_keys(value, origin, error)
+            _refuse_duplicate_keys(value, origin, error, visited)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_duplicate_keys(item, origin, error)
+            _refuse_duplicate_keys(item, origin, error, visited)
 
 
 def _explain(

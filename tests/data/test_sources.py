@@ -263,7 +263,7 @@ def test_the_hub_without_its_package_names_the_command(tmp_path: Path, monkeypat
 def test_the_hub_gives_rows_and_its_failures_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Library:
         @staticmethod
-        def load_dataset(name: str, split: str, revision: str | None) -> list[dict[str, str]]:
+        def load_dataset(name: str, config: str | None, *, split: str, revision: str | None) -> list[dict[str, str]]:
             if name != "some/set":
                 raise ConnectionError("offline")
             return [{"text": f"{split} {revision}"}]
