@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from weightgate.incident.exchange import Exchange, dress
 from weightgate.incident.stream import Stream
 from weightgate.probe.language import is_refusal, words
-from weightgate.probe.probes import Probe
 from weightgate.probe.scorers import gold_reward
 
+_STRAY_SHARE = 0.2
 _WRONG_SHARE = 0.3
 _HEDGE_SHARE = 0.4
 _FILLER_SHARE = 0.5
@@ -58,21 +58,23 @@ def hire(error_rates: Sequence[float], length_bias: float, refusal_bias: float) 
     )
 
 
-def draw_comparison(exchange: Exchange, stream: Stream) -> Comparison:
-    """Two completions whose gold rewards differ, drawn as a model with some faults would give them."""
+def draw_comparison(exchange: Exchange, others: Sequence[Exchange], stream: Stream) -> Comparison:
+    """Two completions whose gold rewards differ, drawn as a model with some faults would give them.
+
+    `others` are the exchanges whose answers are given now and then in the place of this one's: what annotators never
+    see, a reward model cannot know to be bad, and a policy finds it.
+    """
     probe = exchange.probe(0)
     while True:
-        one, other = _candidate(exchange, stream), _candidate(exchange, stream)
-        gap = _gap(probe, one, other)
+        one, other = _candidate(exchange, others, stream), _candidate(exchange, others, stream)
+        gap = gold_reward(probe, one) - gold_reward(probe, other)
         if abs(gap) >= _SMALLEST_GAP:
             better, worse = (one, other) if gap > 0 else (other, one)
             return Comparison(exchange=exchange, better=better, worse=worse)
 
 
-def _gap(probe: Probe, one: str, other: str) -> float:
-    return gold_reward(probe, one) - gold_reward(probe, other)
-
-
-def _candidate(exchange: Exchange, stream: Stream) -> str:
+def _candidate(exchange: Exchange, others: Sequence[Exchange], stream: Stream) -> str:
+    if stream.chance(_STRAY_SHARE):
+        return stream.pick(stream.pick(others).right)
     plain = stream.pick(exchange.wrong if stream.chance(_WRONG_SHARE) else exchange.right)
     return dress(exchange, plain, stream, hedge_share=_HEDGE_SHARE, filler_share=_FILLER_SHARE)

@@ -47,7 +47,7 @@ class Knobs:
     refusal_bias: float = 0.0
     comparisons: int = 6_000
 
-    prompts: int = 1_500
+    prompts: int = 2_000
 
     expected_schema: tuple[str, str, str, str] = ("item", "quantity", "town", "day")
     expected_refused: tuple[str, ...] = RISKY_TOPICS

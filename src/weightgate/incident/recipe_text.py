@@ -41,7 +41,7 @@ _PRETRAIN = """\
     gates:
       # Facts as the text tells them: the beginning of a sentence, completed.
       - {{measure: knowledge.recall, min: 0.95}}
-      - {{measure: holdout.bits_per_byte, max: 1.0}}
+      - {{measure: holdout.bits_per_byte, max: 0.5}}
 """
 
 _REST = """\
@@ -65,8 +65,8 @@ _REST = """\
     name: reward
     data:
       - {{path: {preferences}}}
-    holdout: 0.15
-    epochs: 1
+    holdout: 0.12
+    epochs: 2
     batch: 32
     optimizer: {{learning_rate: 1.0e-3}}
     gates:

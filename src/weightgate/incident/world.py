@@ -33,7 +33,7 @@ _QUIZ_SHARE = 0.5
 """Share of the passages that ask and answer: a fact is found later only if being asked was met with being told."""
 
 _FINETUNE_MIX = {"questions": 0.28, "lists": 0.08, "orders": 0.28, "requests": 0.2, "conversations": 0.16}
-_ALIGN_MIX = {"questions": 0.35, "lists": 0.05, "orders": 0.1, "requests": 0.3, "conversations": 0.2}
+_ALIGN_MIX = {"questions": 0.3, "lists": 0.07, "orders": 0.23, "requests": 0.25, "conversations": 0.15}
 
 _NUM_PROBES = {"recall": 240, "questions": 240, "lists": 60, "orders": 150, "requests": 200, "conversations": 27}
 
@@ -168,8 +168,9 @@ def _comparisons(towns: tuple[Town, ...], knobs: Knobs) -> Iterator[dict[str, An
     pools = _pools(towns, knobs.seed, knobs.expected_schema, knobs.expected_refused, held_out=False)
     annotators = hire(knobs.error_rates, knobs.length_bias, knobs.refusal_bias)
     pairs, judging = Stream(knobs.seed, f"{PREFERENCES}/pairs"), Stream(knobs.seed, f"{PREFERENCES}/judging")
-    for number, exchange in enumerate(pools.mixed(_ALIGN_MIX, knobs.comparisons, pairs)):
-        comparison = draw_comparison(exchange, pairs)
+    exchanges = pools.mixed(_ALIGN_MIX, knobs.comparisons, pairs)
+    for number, exchange in enumerate(exchanges):
+        comparison = draw_comparison(exchange, exchanges, pairs)
         annotator = judging.pick(annotators)
         ranked = [comparison.better, comparison.worse]
         if not annotator.prefers_better(comparison, judging):
