@@ -2,7 +2,11 @@
 
 DATA is the folder of public completions (alpacaeval, oasst, llm_extrapolation). None of their text gets into the
 repository: `refusal_labels.jsonl` names completions that were read and labelled by digest only, clear cases of both
-kinds among openings that sound like a refusal. The rest of the training labels are weak: openings that say sorry *and*
+kinds among openings that sound like a refusal. They are 165 of 188 drawn, read by one reader in their first 230
+characters; 23 that were unclear are left out, so agreement on all that sound like a refusal is lower than stated. The
+held-out part was looked at once before the short examples below were added.
+
+The rest of the training labels are weak: openings that say sorry *and*
 unable in a short answer, and answers whose opening has no word of refusal. Models are split by family, so no family
 that is tested was trained on.
 """
