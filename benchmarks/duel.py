@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from benchmarks.cases import SAMPLES, Bar, Case, Contender
@@ -117,6 +117,7 @@ def _started(
 
 def _described(case: Case, workers: list[Worker]) -> dict[str, Any]:
     _require_equal_work(case, workers)
+    _require_twin(case, workers)
     return {
         "name": case.name,
         "unit": case.unit,
@@ -144,6 +145,7 @@ def _contender_described(case: Case, worker: Worker) -> dict[str, Any]:
         "samples": worker.samples,
         "first": curve[0],
         "last": curve[-1],
+        "curve": curve,
     }
 
 
@@ -160,6 +162,18 @@ def _require_equal_work(case: Case, workers: list[Worker]) -> None:
                 f"{case.name}: {worker.contender.name} has {facts} and starts at {case.first} {curve[0]:.5g}; "
                 f"{first.contender.name} has {expected} and starts at {start:.5g}"
             )
+
+
+def _require_twin(case: Case, workers: list[Worker]) -> None:
+    """The whole curve of the twin, where the case has one."""
+    ours = workers[0].end["curve"]
+    for worker in workers:
+        if worker.contender.name != case.twin:
+            continue
+        theirs = worker.end["curve"]
+        gap = fmean(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
+        if not gap <= case.tolerance:
+            raise UnequalWork(f"{case.name}: the curve of {case.twin} differs from ours by {gap:.2%} on average")
 
 
 def _ratio(case: Case, bar: Bar, workers: Mapping[str, Worker]) -> dict[str, Any]:

@@ -181,6 +181,7 @@ def _pretrain_arrays(inputs: Inputs, case: Case) -> dict[str, np.ndarray]:
     return {
         "input_ids": torch.cat([batch.input_ids for batch in batches]).numpy(),
         "labels": unshifted.numpy(),
+        "position_ids": torch.cat([batch.position_ids for batch in batches]).numpy(),
         "num_tokens": torch.cat([(batch.document_ids != 0).sum(dim=1) for batch in batches]).numpy(),
     }
 

@@ -15,7 +15,8 @@ _HEAD = """\
 Made by `benchmarks/run` from the JSON files beside it, which hold every sample. All contenders of a case run side by
 side in one run: same random weights, data, batch, precision, threads, warm-up and number of updates, taking turns
 window by window. Given are medians of the windows. That the work is the same is checked by the number of parameters and
-by the value that the compared metric starts from; the last value is given too.
+by the value that the compared metric starts from; the last value is given too. Trainer's attention crosses documents
+in packed rows as it comes; where it is told to keep them apart, its whole loss curve must be ours.
 """
 
 

@@ -89,9 +89,12 @@ def _real_tokens(inputs: dict[str, Any]) -> float:
 
 
 def pretrain(folder: Path, case: Case, options: dict[str, Any], clock: Clock, output: str) -> Any:
-    """`Trainer` on the packed rows of our loader, in its order."""
+    """`Trainer` on the packed rows of our loader, in its order.
+
+    Without position ids that start again in each document, its attention crosses documents, which costs it less.
+    """
     arrays = np.load(folder / PEER_FILE)
-    names = ("input_ids", "labels", "num_tokens")
+    names = ["input_ids", "labels", "num_tokens", *(["position_ids"] if options["apart"] else [])]
     tensors = {name: torch.from_numpy(arrays[name]) for name in names}
     rows = [{name: tensors[name][index] for name in names} for index in range(len(arrays["input_ids"]))]
     model = AutoModelForCausalLM.from_pretrained(folder / MODEL_FOLDER, **_attention(options))
