@@ -1,0 +1,293 @@
+"""Compare two recordings: is the difference real, what differs, which stage moved, and which prompts show it.
+
+Whether anything changed is asked of a few groups: the scored rows together and the style rows together (Simes 1986),
+all style features jointly, and the kernels; corrected over these groups. Rows are looked at only then, corrected within
+their group, so that dozens of traits of style do not drown an axis. Where nothing changed, the whole comparison alarms
+with probability about alpha at most, and a shift that no row shows alone is still found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from weightgate.diff.agreement import agreement, said, thinned
+from weightgate.diff.evidence import evidence
+from weightgate.diff.features import STYLE_FEATURES, strip_special, style
+from weightgate.diff.pairing import Declared, Pair, declared_differences, pair_up
+from weightgate.diff.rows import LEAST_PROMPTS, Row, score_rows, style_rows
+from weightgate.diff.triage import TriageModel, Verdict, declared_verdict, triage, undetermined
+from weightgate.diff.verdict import headline
+from weightgate.diff.weights import WeightEvidence
+from weightgate.probe.recording import Snapshot, TargetDescription
+from weightgate.stats import benjamini_hochberg, kernel_test, prompts_needed, smallest_effect_seen
+
+ALPHA = 0.05
+SCHEMA = 1
+LEAST_TRIAGE_PROMPTS = 40
+"""On fewer prompts the evidence of the triage is mostly noise."""
+
+_SUGGESTIVE = 0.2
+"""Between alpha and this corrected p, a comparison cannot tell rather than finds nothing."""
+
+_SIDES = ("before", "after")
+_STYLE_SAMPLES = 2
+_DECIDING = 8
+_LENGTH = STYLE_FEATURES.index("words")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecidingPrompt:
+    """A prompt that shows the change: a completion of each side, and the rows that it moves most."""
+
+    prompt: str
+    probe: str
+    before: str
+    after: str
+    shows: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**vars(self), "shows": list(self.shows)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class General:
+    """One question to all completions at once; p corrected over the few such questions of a comparison."""
+
+    name: str
+    p_value: float
+    adjusted_p: float = 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that comparing two recordings gives.
+
+    `changed`: something differs beyond chance and tolerance. `smallest_effect` is the d_z that a single scored row
+    would have shown with 80 % power; `more_prompts` how many more prompts like these would decide what cannot be told.
+    """
+
+    before: TargetDescription
+    after: TargetDescription
+    prompts: int
+    left_out: int
+    samples: int
+    alpha: float
+    rows: tuple[Row, ...]
+    general: tuple[General, ...]
+    declared: tuple[Declared, ...]
+    verdict: Verdict | None
+    deciding: tuple[DecidingPrompt, ...]
+    changed: bool
+    smallest_effect: float
+    more_prompts: int | None
+    evidence: dict[str, float]
+    weights: WeightEvidence | None = None
+
+    @property
+    def headline(self) -> str:
+        """The one sentence."""
+        return headline(
+            changed=self.changed,
+            verdict=self.verdict,
+            rows=self.rows,
+            declared=self.declared,
+            more_prompts=self.more_prompts,
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """0 for no change beyond tolerance, 1 for a change."""
+        return int(self.changed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with a schema number."""
+        return {
+            "schema": SCHEMA,
+            "headline": self.headline,
+            "changed": self.changed,
+            "before": dict(vars(self.before)),
+            "after": dict(vars(self.after)),
+            "prompts": self.prompts,
+            "left_out": self.left_out,
+            "samples": self.samples,
+            "alpha": self.alpha,
+            "corrected_over": len(self.rows),
+            "smallest_effect": self.smallest_effect,
+            "more_prompts": self.more_prompts,
+            "declared": [one.to_json() for one in self.declared],
+            "verdict": self.verdict.to_json() if self.verdict else None,
+            "rows": [row.to_json() for row in self.rows],
+            "general": [one.to_json() for one in self.general],
+            "deciding": [one.to_json() for one in self.deciding],
+            "evidence": self.evidence,
+            "weights": self.weights.to_json() if self.weights else None,
+        }
+
+
+def compare(
+    before: Snapshot,
+    after: Snapshot,
+    *,
+    alpha: float = ALPHA,
+    tolerance: float = 0.0,
+    model: TriageModel | None = None,
+    weights: WeightEvidence | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two recordings of one suite.
+
+    Args:
+        alpha: chance of any alarm where nothing changed, and false discovery rate over the rows.
+        tolerance: shifts of a row below so many standard deviations (d_z) are no change, however sure; above 0 only
+            rows can be a change.
+        model: the triage model; by default the one that ships.
+        weights: what the two checkpoints' tensors show, where both are at hand; equal weights settle the triage.
+
+    Raises `DataError` where the two have no answered prompt in common.
+    """
+    pairs = pair_up(before, after)
+    styles = [_mean_style([getattr(pair, side) for pair in pairs]) for side in _SIDES]
+    longer = styles[1][:, _LENGTH] - styles[0][:, _LENGTH]
+    style_found, joint = style_rows(*styles, seed=seed)
+    found = [*score_rows(pairs, longer, alpha=alpha, seed=seed), *style_found]
+    general = _general(found, {"style jointly": joint} | _kernel_tests(pairs, seed))
+    rows = _judged(found, any(one.adjusted_p <= alpha for one in general), alpha, tolerance)
+    changed = _has_changed(rows, general, alpha, tolerance)
+    declared = declared_differences(before, after)
+    shown = pair_evidence(pairs, *styles) if len(pairs) >= LEAST_PROMPTS else {}
+    size = max(sum(row.kind != "style" for row in rows), 1)
+    return Comparison(
+        before=before.target,
+        after=after.target,
+        prompts=len(pairs),
+        left_out=len({*before.completions, *after.completions}) - len(pairs),
+        samples=min(len(pair.before) for pair in pairs),
+        alpha=alpha,
+        rows=rows,
+        general=general,
+        declared=declared,
+        verdict=_verdict(shown, len(pairs), declared, weights, model) if changed else None,
+        deciding=_deciding(pairs, rows) if changed else (),
+        changed=changed,
+        smallest_effect=smallest_effect_seen(len(pairs), alpha=alpha / size),
+        more_prompts=None if changed else _more_prompts(rows, alpha, size),
+        evidence=shown,
+        weights=weights,
+    )
+
+
+def pair_evidence(pairs: Sequence[Pair], before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    """Evidence for the triage of paired completions; `before` and `after` are their styles, (pairs, features)."""
+    kept = [pairs[at] for at in thinned(len(pairs))]
+    sides = [[said(getattr(pair, side)[0], pair.probe.text) for pair in kept] for side in _SIDES]
+    return evidence(before, after, agreement(*sides))
+
+
+def _mean_style(completions: Sequence[Sequence[str]]) -> np.ndarray:
+    """Style of each prompt, averaged over its first samples: (prompts, features)."""
+    return np.array([np.mean([style(text) for text in texts[:_STYLE_SAMPLES]], axis=0) for texts in completions])
+
+
+def _kernel_tests(pairs: Sequence[Pair], seed: int) -> dict[str, float]:
+    """The spectrum kernel, on one completion of each side; and where there are several, the Hamming kernel."""
+    if len(pairs) < LEAST_PROMPTS:
+        return {}
+    after, before = ([[strip_special(text) for text in getattr(pair, side)] for pair in pairs] for side in _SIDES[::-1])
+    first = [[texts[:1] for texts in side] for side in (after, before)]
+    found = {"spectrum kernel": kernel_test(*first, kernel="spectrum", seed=seed).p_value}
+    if any(len(texts) > 1 for texts in before):
+        found["hamming kernel"] = kernel_test(after, before, kernel="hamming", seed=seed).p_value
+    return found
+
+
+def _general(rows: Sequence[Row], p_values: dict[str, float]) -> tuple[General, ...]:
+    """Correct the general tests, and that of all rows together, over one another."""
+    groups = {
+        "axes and topics": [row.test.p_value for row in rows if row.kind != "style"],
+        "traits of style": [row.test.p_value for row in rows if row.kind == "style"],
+    }
+    named = {name: min(benjamini_hochberg(group)) for name, group in groups.items() if group} | p_values
+    adjusted = benjamini_hochberg(list(named.values()))
+    return tuple(
+        General(name=name, p_value=p, adjusted_p=q) for (name, p), q in zip(named.items(), adjusted, strict=True)
+    )
+
+
+def _judged(rows: Sequence[Row], gate: bool, alpha: float, tolerance: float) -> tuple[Row, ...]:
+    """Correct scored rows and style rows apart, and judge them where the gate is open."""
+    scored, styles = ([row for row in rows if (row.kind == "style") == style] for style in (False, True))
+    judged = []
+    for group in (scored, styles):
+        adjusted = benjamini_hochberg([row.test.p_value for row in group])
+        judged += [
+            replace(row, adjusted_p=p, changed=gate and p <= alpha and abs(row.size) > tolerance)
+            for row, p in zip(group, adjusted, strict=True)
+        ]
+    return tuple(judged)
+
+
+def _has_changed(rows: Sequence[Row], general: Sequence[General], alpha: float, tolerance: float) -> bool:
+    if tolerance > 0:
+        return any(row.changed for row in rows)
+    return any(one.adjusted_p <= alpha for one in general)
+
+
+def _verdict(
+    shown: dict[str, float],
+    prompts: int,
+    declared: Sequence[Declared],
+    weights: WeightEvidence | None,
+    model: TriageModel | None,
+) -> Verdict:
+    """What is stated comes before what is inferred: equal weights, then other decoding or prompts, then the model."""
+    if weights is not None and weights.equal:
+        return declared_verdict("both sides hold the same weights, bit by bit")
+    stated = [str(one) for one in declared if one.kind in ("decoding", "prompt")]
+    if stated:
+        return declared_verdict("the two recordings were not taken alike: " + ", ".join(stated))
+    if prompts < LEAST_TRIAGE_PROMPTS:
+        return undetermined(f"{prompts} prompts are too few to tell stages apart, which takes {LEAST_TRIAGE_PROMPTS}")
+    return triage(shown, model)
+
+
+def _more_prompts(rows: Sequence[Row], alpha: float, size: int) -> int | None:
+    """How many more prompts the likeliest row needs, where it is suggestive; None: nothing hints at a change."""
+    scored = [row for row in rows if row.kind != "style"]
+    hints = [row for row in scored or rows if row.adjusted_p <= _SUGGESTIVE and math.isfinite(row.size)]
+    needed = [
+        wanted - row.effect.n for row in hints if (wanted := prompts_needed(row.size, alpha=alpha / size)) is not None
+    ]
+    return max(1, min(needed)) if needed else None
+
+
+def _deciding(pairs: Sequence[Pair], rows: Sequence[Row]) -> tuple[DecidingPrompt, ...]:
+    """The prompts that contribute most to the changed rows, in standard deviations of each row, in its direction."""
+    weight = np.zeros(len(pairs))
+    shows: list[list[tuple[float, str]]] = [[] for _ in pairs]
+    for row in rows:
+        spread = float(np.std(row.differences)) or 1.0
+        if row.changed:
+            for position, difference in zip(row.positions, row.differences, strict=True):
+                share = difference * math.copysign(1.0, row.effect.value) / spread
+                if share > 0:
+                    weight[position] += share
+                    shows[position].append((share, row.name))
+    ranked = [int(at) for at in np.argsort(-weight, kind="stable") if weight[at] > 0]
+    return tuple(_shown(pairs[at], shows[at]) for at in ranked[:_DECIDING])
+
+
+def _shown(pair: Pair, shows: list[tuple[float, str]]) -> DecidingPrompt:
+    names = [name for _, name in sorted(shows, reverse=True)[:3]]
+    return DecidingPrompt(
+        prompt=pair.probe.text, probe=pair.probe.id, before=pair.before[0], after=pair.after[0], shows=tuple(names)
+    )

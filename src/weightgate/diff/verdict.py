@@ -1,0 +1,76 @@
+"""The one sentence of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from weightgate.diff.pairing import Declared
+from weightgate.diff.rows import Row
+from weightgate.diff.triage import STAGE_WORDS, Verdict
+
+_AXES = ("knowledge", "task", "boundary", "open")
+
+
+def headline(
+    *,
+    changed: bool,
+    verdict: Verdict | None,
+    rows: Sequence[Row],
+    declared: Sequence[Declared],
+    more_prompts: int | None,
+) -> str:
+    """Say what happened, how sure, and what did not change; or what would have to be asked to know."""
+    if not changed:
+        return _unchanged(more_prompts)
+    if verdict is None or verdict.cause is None:
+        return _undetermined(verdict, rows)
+    if verdict.cause == "no weight change":
+        return _same_weights(verdict, declared) + _moved(rows)
+    return f"{STAGE_WORDS[verdict.cause]} moved, {verdict.scores[verdict.cause]:.2f}" + _moved(rows)
+
+
+def _unchanged(more_prompts: int | None) -> str:
+    if more_prompts is None:
+        return "nothing changed"
+    return f"cannot tell; about {more_prompts:,} more prompts like these would decide"
+
+
+def _undetermined(verdict: Verdict | None, rows: Sequence[Row]) -> str:
+    fitting = [STAGE_WORDS[cause] for cause in verdict.fitting] if verdict else []
+    doubt = " or ".join(fitting) if 1 < len(fitting) < len(STAGE_WORDS) else "cause undetermined"
+    return f"something changed, but which stage cannot be told ({doubt})" + _moved(rows)
+
+
+def _same_weights(verdict: Verdict, declared: Sequence[Declared]) -> str:
+    if not verdict.declared:
+        return f"the prompt or the serving changed, not the weights, {verdict.scores['no weight change']:.2f}"
+    stated = [str(one) for one in declared if one.kind != "serving"]
+    if not stated:
+        return "the prompt or the serving changed, not the weights"
+    return f"the prompt or the serving changed ({', '.join(stated)}); take both alike to judge the weights"
+
+
+def _moved(rows: Sequence[Row]) -> str:
+    """Which axes moved, which only changed their wrapping or length, and which did not change."""
+    by_axis: dict[str, set[str]] = {}
+    for row in rows:
+        axis = row.name.split(".")[0]
+        if row.is_headline and axis in _AXES:
+            state = (
+                "unchanged"
+                if not row.changed
+                else (f"changed in {row.explained_by} only" if row.explained_by else "moved")
+            )
+            by_axis.setdefault(axis, set()).add(state)
+    said = []
+    for state in ("moved", "changed in format only", "changed in length only", "unchanged"):
+        axes = [axis for axis in _AXES if axis in by_axis and _overall(by_axis[axis]) == state]
+        if axes:
+            said.append(f"{' and '.join(axes)} {state}")
+    return "; " + "; ".join(said) if said else ""
+
+
+def _overall(states: set[str]) -> str:
+    """The strongest of an axis' states."""
+    order = ("moved", "changed in format only", "changed in length only", "unchanged")
+    return next(state for state in order if state in states)
