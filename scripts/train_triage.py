@@ -7,8 +7,8 @@ rows of the same form, such as interventions on the built-in world.
 
 Judging is nested. An outer fold leaves out every pair that shares a model or a family with it; within the rest, inner
 folds of the same kind choose the regularisation, the evidence and the training rows, give the calibration scores, and
-choose the level at which the triage abstains. Nothing about an outer fold is known when its model is made. Seeds and
-candidates were fixed before the first judged run.
+choose the level at which the triage abstains. Nothing about an outer fold is known when its model is made. What
+was decided by looking at all pairs first stands in `benchmarks/results/README-triage.md`.
 """
 
 from __future__ import annotations
