@@ -143,12 +143,13 @@ def _pretrain(size: Size, *, steps: int, as_it_comes: float, best: float) -> Cas
     )
 
 
-_SFT = (
+_SFT_WHOLE = (
     _theirs("SFTTrainer as it comes", packing=None),
     _theirs("SFTTrainer, plain attention", packing=None, attention="eager"),
     _theirs("SFTTrainer, packing", packing="bfd"),
-    _theirs("SFTTrainer, packing that cuts samples, plain attention", packing="wrapped", attention="eager"),
 )
+_SFT_CUT = _theirs("SFTTrainer, packing that cuts samples, plain attention", packing="wrapped", attention="eager")
+_SFT = (*_SFT_WHOLE, _SFT_CUT)
 _SFT_COMPILED = _theirs(
     "SFTTrainer, packing that cuts samples, plain attention, compile",
     packing="wrapped",
@@ -174,6 +175,7 @@ BENCHMARKS: dict[str, tuple[Case, ...]] = {
             unit="tokens/s",
             contenders=(OURS, *_SFT, OURS_COMPILED, _SFT_COMPILED),
             bars=(
+                Bar(ours=OURS.name, theirs=tuple(c.name for c in _SFT_WHOLE), at_least=1.5),
                 Bar(ours=OURS.name, theirs=tuple(c.name for c in _SFT), at_least=1.5),
                 Bar(ours=OURS_COMPILED.name, theirs=(*(c.name for c in _SFT), _SFT_COMPILED.name), at_least=1.5),
             ),

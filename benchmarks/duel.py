@@ -50,12 +50,12 @@ class Worker:
         said: dict[str, Any] = json.loads(line)
         return said
 
-    def measure(self) -> None:
-        """Let it do one window."""
+    def go_on(self) -> dict[str, Any]:
+        """Let it do one window, or come to its end after the last one."""
         assert self.process.stdin is not None
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
-        self.samples.append(self.reply())
+        return self.reply()
 
     def speed(self, unit: str) -> float:
         """Median over the windows, in `unit`."""
@@ -84,9 +84,9 @@ def run_case(benchmark: str, case: Case, peers: Path, *, quick: bool) -> dict[st
         for number in range(1, SAMPLES + 1):
             _say(f"{case.name}: window {number} of {SAMPLES}")
             for worker in workers:
-                worker.measure()
+                worker.samples.append(worker.go_on())
         for worker in workers:
-            worker.end = worker.reply()
+            worker.end = worker.go_on()
         return _described(case, workers)
 
 
