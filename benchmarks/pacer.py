@@ -1,7 +1,8 @@
 """The worker's side of a measurement: do a window of updates when asked, then wait for the next request.
 
 A worker warms up once, says it is ready and sleeps. Each line on its standard input asks for one window, and a last one
-for the end; each reply is one JSON line. So contenders take turns window by window without paying for imports and compilation every time.
+for the end; each reply is one JSON line. So contenders take turns window by window without paying for imports and
+compilation every time.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ Made by `benchmarks/run` from the JSON files beside it, which hold every sample.
 side in one run: same random weights, data, batch, precision, threads, warm-up and number of updates, taking turns
 window by window. Given are medians of the windows. That the work is the same is checked by the number of parameters and
 by the value that the compared metric starts from; the last value is given too. Trainer's attention crosses documents
-in packed rows as it comes; where it is told to keep them apart, its whole loss curve must be ours. SFTTrainer's packing that cuts samples lets attention cross
-them too; its other packing lays a whole batch out as one row, which needs a fused attention that CPUs lack.
+in packed rows as it comes; where it is told to keep them apart, its whole loss curve must be ours. SFTTrainer's packing
+that cuts samples lets attention cross them too; its other packing lays a whole batch out as one row, which needs a
+fused attention that CPUs lack.
 """
 
 
