@@ -130,7 +130,7 @@ def measurements_table(result: Result) -> Table:
     return Table(title="Measurements", columns=columns, rows=rows)
 
 
-def verdicts_table(result: Result) -> Table:
+def verdicts_table(result: Result, title: str = "Gates") -> Table:
     """Every gate verdict of one checkpoint."""
     rows = tuple(
         (
@@ -140,7 +140,7 @@ def verdicts_table(result: Result) -> Table:
         )
         for verdict in result.verdicts
     )
-    return Table(title="Gates", columns=(Column(name="gate"), Column(name="verdict"), Column(name="why")), rows=rows)
+    return Table(title=title, columns=(Column(name="gate"), Column(name="verdict"), Column(name="why")), rows=rows)
 
 
 def verification_page(store: Store, *, contents: bool) -> tuple[Page, list[Problem]]:

@@ -11,7 +11,7 @@ from weightgate.build.facts import Stage
 from weightgate.build.run import Outcome
 from weightgate.build.workspace import Workspace
 from weightgate.contract import lock
-from weightgate.lineage import SEVERITY_OF_STATUS, judged_result
+from weightgate.lineage import judged_result, verdicts_table
 from weightgate.probe.probes import Probe
 from weightgate.probe.suites import Suite, load_suite
 from weightgate.recipe import Recipe, Reward
@@ -239,20 +239,11 @@ def _side_by_side(probe: Probe, index: int, answered: Mapping[str, list[str]]) -
 
 
 def _gate_tables(built: list[_Built]) -> Iterator[Block]:
-    columns = (Column(name="gate"), Column(name="verdict"), Column(name="why"))
     for each in built:
         if each.judged is None:
             continue
-        rows = tuple(
-            (
-                verdict["condition"],
-                Cell(text=verdict["status"], severity=SEVERITY_OF_STATUS[verdict["status"]]),
-                verdict["reason"],
-            )
-            for verdict in each.judged.verdicts
-        )
-        if rows:
-            yield Table(title=each.stage.name, columns=columns, rows=rows)
+        if each.judged.verdicts:
+            yield verdicts_table(each.judged, title=each.stage.name)
         else:
             yield Prose(text=f"{each.stage.name}: no gate at this boundary.")
 

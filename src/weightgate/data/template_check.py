@@ -121,7 +121,7 @@ def _rendered_with_marks(tokenizer: Tokenizer) -> tuple[str, list[tuple[int, int
         conversations=[messages],
         chat_template=tokenizer.template,
         return_assistant_tokens_mask=True,
-        **tokenizer.library.special_tokens_map,
+        **tokenizer.pretrained.special_tokens_map,
     )
     return texts[0], marks[0]
 

@@ -93,14 +93,14 @@ class Tokenizer:
 
     Args:
         contents: file name -> bytes, as exported.
-        library: the `transformers` tokenizer; it renders templates.
+        pretrained: the `transformers` tokenizer; it renders templates.
         plain: the backend that takes control tokens in a text for the characters they are.
         control: the same backend, but control tokens become themselves.
         template: the chat template; None: the base model has none.
     """
 
     contents: Mapping[str, bytes]
-    library: Any
+    pretrained: Any
     plain: tokenizers.Tokenizer
     control: tokenizers.Tokenizer
     template: str | None
@@ -111,8 +111,8 @@ class Tokenizer:
         with tempfile.TemporaryDirectory() as name:
             for file, data in files.items():
                 (Path(name) / file).write_bytes(data)
-            library = _load(name, None)
-        return _wrap(library, files)
+            pretrained = _load(name, None)
+        return _wrap(pretrained, files)
 
     @staticmethod
     def from_folder(path: str | Path, revision: str | None = None) -> Tokenizer:
@@ -120,12 +120,12 @@ class Tokenizer:
 
         Raises `ModelError`.
         """
-        library = _load(str(path), revision)
+        pretrained = _load(str(path), revision)
         with tempfile.TemporaryDirectory() as name:
-            library.save_pretrained(name)
+            pretrained.save_pretrained(name)
             files = {file.name: file.read_bytes() for file in sorted(Path(name).iterdir()) if file.is_file()}
         files[CONFIG_FILE] = _portable_config(files[CONFIG_FILE])
-        return _wrap(library, files)
+        return _wrap(pretrained, files)
 
     def files(self) -> dict[str, bytes]:
         """The files of an exported folder: tokenizer.json, tokenizer_config.json, chat_template.jinja and the like."""
@@ -153,25 +153,25 @@ class Tokenizer:
     @property
     def bos_id(self) -> int | None:
         """Id of the token that starts a document; None where the base model has none."""
-        return _optional_id(self.library.bos_token_id)
+        return _optional_id(self.pretrained.bos_token_id)
 
     @property
     def eos_id(self) -> int:
         """Id of the token that ends a document."""
-        return int(self.library.eos_token_id)
+        return int(self.pretrained.eos_token_id)
 
     @cached_property
     def pad_id(self) -> int:
         """An id to fill rows with, never EOS. What is padding is said by position, so any other id serves."""
         names = ("pad_token_id", "unk_token_id", "bos_token_id")
-        candidates = [_optional_id(getattr(self.library, name, None)) for name in names]
+        candidates = [_optional_id(getattr(self.pretrained, name, None)) for name in names]
         return next(i for i in (*candidates, *sorted(self.special_ids), 0, 1) if i is not None and i != self.eos_id)
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids of all control tokens."""
         added = self.control.get_added_tokens_decoder()
-        return frozenset(self.library.all_special_ids) | {i for i, token in added.items() if token.special}
+        return frozenset(self.pretrained.all_special_ids) | {i for i, token in added.items() if token.special}
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
@@ -237,7 +237,7 @@ class Tokenizer:
         plain = [{"role": message.role, "content": message.content} for message in messages]
         try:
             return str(
-                self.library.apply_chat_template(
+                self.pretrained.apply_chat_template(
                     plain, chat_template=self.template, tokenize=False, add_generation_prompt=generation_prompt
                 )
             )
@@ -324,18 +324,18 @@ class Tokenizer:
 
 def _load(name: str, revision: str | None) -> Any:
     try:
-        library = AutoTokenizer.from_pretrained(
+        pretrained = AutoTokenizer.from_pretrained(
             name, revision=revision, local_files_only=Path(name).is_dir(), trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise ModelError(
             "the tokenizer cannot be loaded", where=name, found=(str(error).splitlines() or [type(error).__name__])[0]
         ) from None
-    if not getattr(library, "is_fast", False):
+    if not getattr(pretrained, "is_fast", False):
         raise ModelError("the tokenizer has no fast form", where=name, expected="a tokenizer.json")
-    if library.eos_token_id is None:
+    if pretrained.eos_token_id is None:
         raise ModelError("the tokenizer has no end-of-text token", where=name, expected="an eos_token")
-    return library
+    return pretrained
 
 
 def _portable_config(data: bytes) -> bytes:
@@ -346,21 +346,21 @@ def _portable_config(data: bytes) -> bytes:
     return json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False).encode()
 
 
-def _wrap(library: Any, files: Mapping[str, bytes]) -> Tokenizer:
-    template = library.chat_template
+def _wrap(pretrained: Any, files: Mapping[str, bytes]) -> Tokenizer:
+    template = pretrained.chat_template
     if isinstance(template, dict):  # several named templates
         template = template.get("default")
     return Tokenizer(
         contents=dict(files),
-        library=library,
-        plain=_backend(library, encode_special_tokens=True),
-        control=_backend(library, encode_special_tokens=False),
+        pretrained=pretrained,
+        plain=_backend(pretrained, encode_special_tokens=True),
+        control=_backend(pretrained, encode_special_tokens=False),
         template=template,
     )
 
 
-def _backend(library: Any, *, encode_special_tokens: bool) -> tokenizers.Tokenizer:
-    backend = tokenizers.Tokenizer.from_str(library.backend_tokenizer.to_str())
+def _backend(pretrained: Any, *, encode_special_tokens: bool) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer.from_str(pretrained.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = encode_special_tokens

@@ -27,6 +27,7 @@ from transformers.models.auto.modeling_auto import (
 
 from weightgate.errors import ModelError, StoreError
 from weightgate.store import canonical_json, digest_bytes, digest_file
+from weightgate.train.objectives.reward import classification_config
 
 Form = Literal["causal", "reward", "adapter"]
 
@@ -167,9 +168,7 @@ def _complete_config(config: Mapping[str, Any], form: Form, tensors: Mapping[str
         )
     dtype = max((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), key=_width)
     completed = {**config, "architectures": [classes[model_type]], "dtype": str(dtype).removeprefix("torch.")}
-    if form == "reward":
-        completed |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
-    return completed
+    return classification_config(completed) if form == "reward" else completed
 
 
 def _width(dtype: torch.dtype) -> int:
