@@ -54,7 +54,10 @@ def _complain(error: Exception, *, exit_code: int) -> None:
         described = error.to_json() if isinstance(error, UserError) else {"what": str(error)}
         click.echo(json.dumps({"error": described}))
     else:
-        click.echo(f"error: {error}", err=True)
+        from weightgate.report.text import visible
+
+        # What an endpoint or a file says stands in errors too, and must not steer the terminal.
+        click.echo(f"error: {visible(str(error))}", err=True)
     sys.exit(exit_code)
 
 
@@ -223,6 +226,84 @@ def serve(ref: str, recipe_path: Path, host: str, port: int, alias: str | None, 
     )
 
 
+def _asking_options(verb: Any) -> Any:
+    """Options of every verb that asks a target."""
+    kind = click.Path(path_type=Path, dir_okay=False)
+    options = (
+        click.option("--suite", metavar="NAME|FILE", help="What is asked: a suite file; default: core, which ships."),
+        click.option("--prompts", type=kind, help="Ask your own prompts instead: JSONL, one prompt a line."),
+        click.option("--samples", type=click.IntRange(1, 100), default=2, show_default=True, help="For each prompt."),
+        click.option("--temperature", type=click.FloatRange(0, 5), default=0.7, show_default=True),
+        click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="Of a completion."),
+        click.option("--seed", type=int, help="Sent with each question; not all endpoints know it."),
+        click.option("--model", "models", multiple=True, help="Model of a URL; in diff, twice for two models."),
+        click.option("--key-variable", "keys", multiple=True, help="Environment variable that holds the key of a URL."),
+        click.option("--concurrency", type=click.IntRange(1, 256), help="Most questions open at a time; default: 8."),
+        click.option("--budget", multiple=True, metavar="LIMIT", help="calls=N, tokens=N or money=AMOUNT; repeatable."),
+        click.option("--price", type=(float, float), metavar="PROMPT COMPLETION", help="Of a million tokens each."),
+        click.option("--dry-run", is_flag=True, help="Say what it would cost, and ask nothing."),
+        _recipe_option,
+        _json_option,
+    )
+    for option in reversed(options):
+        verb = option(verb)
+    return verb
+
+
+@main.command()
+@click.argument("target")
+@_asking_options
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The snapshot's file.")
+def snapshot(target: str, output: Path | None, dry_run: bool, as_json: bool, **asked: Any) -> None:
+    """Ask a target a suite and keep every completion; go on where it was."""
+    from weightgate.probe.bar import progress_bar
+    from weightgate.probe.inquiry import snapshot_of
+    from weightgate.probe.summary import summary_json, summary_page
+
+    address, inquiry = _address(target, 0, asked), _inquiry(asked)
+    if dry_run:
+        _show_forecasts({target: address}, inquiry, output, as_json)
+        return
+    if output is None:
+        raise UserError("a snapshot needs a file", mend="name one with --output FILE")
+    with progress_bar(target) as observer:
+        taken = snapshot_of(address, inquiry, output, load_model=_load_model, observer=observer)
+    if as_json:
+        click.echo(json.dumps(summary_json(taken, output), indent=2))
+    else:
+        _show_page(summary_page(taken, output), as_json=False)
+    sys.exit(0 if taken.complete else 1)
+
+
+@main.command()
+@click.argument("before")
+@click.argument("after")
+@_asking_options
+@click.option("--a-a", "repeat", type=click.Path(path_type=Path, exists=True), help="A second recording of one side.")
+@click.option("--again", is_flag=True, help="Ask the side that is asked a second time, as the A/A.")
+@click.option("--tolerance", type=click.FloatRange(0), default=0.0, show_default=True, help="In standard deviations.")
+@click.option("--alpha", type=click.FloatRange(0.0001, 0.5), default=0.05, show_default=True, help="False alarms.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write the report as one HTML file.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
+@click.option("--keep", type=click.Path(path_type=Path), default=Path("snapshots"), show_default=True, help="Folder.")
+def diff(before: str, after: str, as_json: bool, **asked: Any) -> None:
+    """Say what changed between two targets, how sure that is, and which stage moved."""
+    from weightgate.diff.page import comparison_page
+    from weightgate.diff.sides import write_reports
+
+    sides = (_address(before, 0, asked), _address(after, 1, asked))
+    if asked["dry_run"]:
+        _show_forecasts(dict(zip((before, after), sides, strict=True)), _inquiry(asked), None, as_json)
+        return
+    found = _compared(sides, asked)
+    write_reports(found, html=asked["html"], junit=asked["junit"])
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2, allow_nan=False))
+    else:
+        _show_page(comparison_page(found), as_json=False)
+    sys.exit(found.exit_code)
+
+
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("demo"))
 @click.option("--seed", default=0, show_default=True)
@@ -244,6 +325,74 @@ def demo(folder: Path, seed: int) -> None:
     click.echo(f"report: {write_report(workspace, outcome, None).resolve()}")
     if not outcome.passed:
         raise GateFailed(outcome.reason)
+
+
+def _address(text: str, position: int, asked: dict[str, Any]) -> Any:
+    """Find out what a target is; of options that may be given twice, the first belongs to the first target."""
+    from weightgate.probe.addresses import address_of
+
+    def own(values: tuple[str, ...]) -> str | None:
+        return values[min(position, len(values) - 1)] if values else None
+
+    return address_of(
+        text,
+        model=own(asked["models"]),
+        key_variable=own(asked["keys"]),
+        recipe_path=asked["recipe_path"],
+        limits={name: asked[name] for name in ("concurrency", "budget", "price")},
+    )
+
+
+def _inquiry(asked: dict[str, Any]) -> Any:
+    from weightgate.probe.inquiry import Inquiry, named_suite
+    from weightgate.probe.recording import Decoding
+
+    suite, name = named_suite(asked["suite"], asked["prompts"])
+    decoding = Decoding(**{key: asked[key] for key in ("samples", "temperature", "max_tokens", "seed")})
+    return Inquiry(suite=suite, suite_name=name, decoding=decoding)
+
+
+def _compared(sides: tuple[Any, Any], asked: dict[str, Any]) -> Any:
+    """Record what is no recording yet, and compare."""
+    from weightgate.diff.judge import judge
+    from weightgate.diff.sides import Recorder, compared_weights
+    from weightgate.probe.bar import progress_bar
+    from weightgate.probe.snapshot_file import load_snapshot
+
+    with progress_bar("asking") as observer:
+        recorder = Recorder(folder=asked["keep"], inquiry=_inquiry(asked), load_model=_load_model, observer=observer)
+        before, after = recorder.both(*sides)
+        repeat = load_snapshot(asked["repeat"]) if asked["repeat"] else None
+        if asked["again"]:
+            repeat = recorder.again(sides, (before, after))
+    weights = compared_weights(*sides, _read_weights)
+    return judge(before, after, repeat=repeat, alpha=asked["alpha"], tolerance=asked["tolerance"], weights=weights)
+
+
+def _show_forecasts(targets: dict[str, Any], inquiry: Any, file: Path | None, as_json: bool) -> None:
+    from weightgate.probe.inquiry import forecast
+    from weightgate.probe.snapshot_file import load_snapshot
+    from weightgate.probe.summary import forecast_page
+
+    known = load_snapshot(file) if file is not None and file.exists() else None
+    forecasts = {name: forecast(address, inquiry, known) for name, address in targets.items()}
+    if as_json:
+        click.echo(json.dumps({name: one.to_json() for name, one in forecasts.items()}, indent=2))
+    else:
+        _show_page(forecast_page(forecasts), as_json=False)
+
+
+def _load_model(*arguments: Any) -> Any:
+    """Make a checkpoint or folder ready to answer; torch is loaded here and not before."""
+    from weightgate.probe.model_targets import load_model
+
+    return load_model(*arguments)
+
+
+def _read_weights(address: Any) -> Any:
+    from weightgate.probe.model_targets import read_weights
+
+    return read_weights(address)
 
 
 def _check_recipe(recipe_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from weightgate.diff.agreement import agreement, said, thinned
 from weightgate.diff.evidence import evidence
 from weightgate.diff.features import STYLE_FEATURES, strip_special, style
+from weightgate.diff.null import Null
 from weightgate.diff.pairing import Declared, Pair, declared_differences, pair_up
 from weightgate.diff.rows import LEAST_PROMPTS, Row, score_rows, style_rows
 from weightgate.diff.triage import TriageModel, Verdict, declared_verdict, triage, undetermined
@@ -92,6 +93,7 @@ class Comparison:
     more_prompts: int | None
     evidence: dict[str, float]
     weights: WeightEvidence | None = None
+    nulls: tuple[Null, ...] = ()
 
     @property
     def headline(self) -> str:
@@ -102,6 +104,7 @@ class Comparison:
             rows=self.rows,
             declared=self.declared,
             more_prompts=self.more_prompts,
+            nulls=self.nulls,
         )
 
     @property
@@ -131,6 +134,7 @@ class Comparison:
             "deciding": [one.to_json() for one in self.deciding],
             "evidence": self.evidence,
             "weights": self.weights.to_json() if self.weights else None,
+            "nulls": [one.to_json() for one in self.nulls],
         }
 
 

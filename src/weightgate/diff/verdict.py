@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from weightgate.diff.null import Null
 from weightgate.diff.pairing import Declared
 from weightgate.diff.rows import Row
 from weightgate.diff.triage import STAGE_WORDS, Verdict
@@ -18,8 +19,11 @@ def headline(
     rows: Sequence[Row],
     declared: Sequence[Declared],
     more_prompts: int | None,
+    nulls: Sequence[Null] = (),
 ) -> str:
     """Say what happened, how sure, and what did not change; or what would have to be asked to know."""
+    if not changed and any(null.changed for null in nulls):
+        return "cannot tell; the endpoint differs as much from itself (A/A)"
     if not changed:
         return _unchanged(more_prompts)
     if verdict is None or verdict.cause is None:

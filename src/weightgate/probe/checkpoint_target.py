@@ -36,7 +36,7 @@ class CheckpointTarget:
         results: list[list[str]] = [[] for _ in probes]
         first_row = 0
         for bound, indices in sorted(by_bound.items()):
-            prompts = [self._prompt_ids(probes[index]) for index in indices for _ in range(samples)]
+            prompts = [self.prompt_ids(probes[index]) for index in indices for _ in range(samples)]
             texts = iter(self._generate(prompts, bound, temperature, seed, first_row))
             for index in indices:
                 results[index] = list(islice(texts, samples))
@@ -59,8 +59,11 @@ class CheckpointTarget:
         )
         return [self.tokenizer.decode(completion.ids) for completion in completions]
 
-    def _prompt_ids(self, probe: Probe) -> list[int]:
-        """Raw text after the begin token, where there is one, or what the chat template makes of the messages."""
+    def prompt_ids(self, probe: Probe) -> list[int]:
+        """Return raw text after the begin token, where there is one, or what the chat template makes of the messages.
+
+        Raises `TemplateError` where it refuses them.
+        """
         if probe.prompt is not None:
             begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
             return begin + self.tokenizer.encode(probe.prompt)

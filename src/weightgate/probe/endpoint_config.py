@@ -115,11 +115,58 @@ def load_endpoint(path: Path) -> EndpointConfig:
 
 def endpoint_config(url: str, model: str, api_key_variable: str | None = None) -> EndpointConfig:
     """Make a configuration from a command line. Raises `EndpointError` where it is none."""
+    return _checked({"url": url, "model": model, "api_key_variable": api_key_variable})
+
+
+def with_limits(
+    config: EndpointConfig,
+    *,
+    concurrency: int | None = None,
+    budget: Sequence[str] = (),
+    price: tuple[float, float] | None = None,
+) -> EndpointConfig:
+    """Return a configuration with what a command line says about limits.
+
+    Args:
+        concurrency: most questions that may be open at a time.
+        budget: texts such as "calls=500", "tokens=200000" or "money=1.50".
+        price: of a million tokens of prompts and of completions.
+
+    Raises `EndpointError` where the result is no configuration, or a budget in money has no price to count with.
+    """
+    plain = config.model_dump()
+    if concurrency is not None:
+        plain["max_concurrency"] = concurrency
+    if price is not None:
+        plain["price"] = {"prompt_per_million": price[0], "completion_per_million": price[1]}
+    plain["budget"] |= dict(map(_limit, budget))
+    if plain["budget"]["money"] is not None and plain["price"] is None:
+        raise EndpointError(
+            "a budget in money needs the price of a token",
+            where="money",
+            mend="say `--price PROMPT COMPLETION`, each for a million tokens",
+        )
+    return _checked(plain)
+
+
+def _limit(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    wanted = "calls=NUMBER, tokens=NUMBER or money=AMOUNT"
+    if name not in Budget.model_fields:
+        raise EndpointError("the budget cannot be read", where="--budget", expected=wanted, found=text)
     try:
-        return EndpointConfig(url=url, model=model, api_key_variable=api_key_variable)
+        return name, float(number) if name == "money" else int(number)
+    except ValueError:
+        raise EndpointError("the budget cannot be read", where="--budget", expected=wanted, found=text) from None
+
+
+def _checked(plain: dict[str, object]) -> EndpointConfig:
+    try:
+        return EndpointConfig.model_validate(plain)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise EndpointError(first["msg"].removeprefix("Value error, "), where=str(first["loc"][0])) from None
+        where = ".".join(str(step) for step in first["loc"])
+        raise EndpointError(first["msg"].removeprefix("Value error, "), where=where) from None
 
 
 class CostEstimate(StrictPart):

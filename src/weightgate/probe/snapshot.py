@@ -123,7 +123,7 @@ def take_snapshot(
     if known is not None and known.complete:
         return known
     answered = {} if known is None else {a.key: a for a in known.answers if a.reply.error is None}
-    questions = _open_questions(suite, header.decoding.samples, answered)
+    questions = open_questions(suite, header.decoding.samples, answered)
     writer = SnapshotWriter.create(path, header, suite.probes) if known is None else SnapshotWriter.resume(path)
     with writer:
         account = _Account(writer, answered, len(suite) * header.decoding.samples, observer)
@@ -184,7 +184,7 @@ def _differing(header: Header, other: Header) -> str:
     return ", ".join(f"{name} {getattr(header, name)}" for name in names)
 
 
-def _open_questions(suite: Suite, samples: int, answered: Container[tuple[str, int]]) -> list[Question]:
-    """Questions without an answer: first every probe once, so that a stopped snapshot has seen as many as it can."""
+def open_questions(suite: Suite, samples: int, answered: Container[tuple[str, int]]) -> list[Question]:
+    """Return what has no answer yet: first every probe once, so that a stopped snapshot has seen as many as it can."""
     every = ((probe, sample) for sample in range(samples) for probe in suite.probes)
     return [(probe, sample) for probe, sample in every if (probe.id, sample) not in answered]

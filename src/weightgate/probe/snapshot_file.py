@@ -29,6 +29,9 @@ SCHEMA = 1
 MAX_LINE_BYTES = 16 * 2**20
 """A longer line is no answer of a language model; it is refused before it is parsed."""
 
+_FOOTER_BYTES = 400
+_FOOTER_START = b'{"kind":"footer",'
+
 Model = TypeVar("Model")
 
 
@@ -41,6 +44,14 @@ def load_snapshot(path: Path) -> Snapshot:
     if lines and is_plain(lines[0]):
         return plain_snapshot(path, lines)
     return _Reader(path).read(_whole(lines))
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a snapshot's file ends in a footer, read from its last bytes only."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _FOOTER_BYTES))
+        last = file.read().splitlines()[-1:]
+    return bool(last) and last[0].startswith(_FOOTER_START)
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
