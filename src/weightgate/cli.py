@@ -216,14 +216,29 @@ def chat(ref: str, recipe_path: Path, temperature: float, max_tokens: int, seed:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True)
 @click.option("--alias", help="Model name to answer to; default: the ref.")
+@click.option(
+    "--aliases", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Follow this JSON file of names."
+)
 @click.option("--token-variable", help="Environment variable that holds the bearer token clients must send.")
-def serve(ref: str, recipe_path: Path, host: str, port: int, alias: str | None, token_variable: str | None) -> None:
+def serve(
+    ref: str | None,
+    recipe_path: Path,
+    host: str,
+    port: int,
+    alias: str | None,
+    aliases: Path | None,
+    token_variable: str | None,
+) -> None:
     """Answer as an OpenAI-compatible endpoint."""
-    from weightgate.serve import generator_of, serve_generator
+    if (ref is None) == (aliases is None):
+        raise UserError("what is served is either one checkpoint or a file of names", expected="REF or --aliases FILE")
+    from weightgate.serve import generator_of, serve_aliases, serve_generator
 
-    serve_generator(
-        generator_of(recipe_path, ref), alias=alias or ref, host=host, port=port, token_variable=token_variable
-    )
+    if aliases is not None:
+        serve_aliases(recipe_path, aliases, host=host, port=port, token_variable=token_variable)
+    elif ref is not None:
+        generator = generator_of(recipe_path, ref)
+        serve_generator(generator, alias=alias or ref, host=host, port=port, token_variable=token_variable)
 
 
 def _asking_options(verb: Any) -> Any:

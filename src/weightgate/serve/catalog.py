@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import Field, ValidationError
+
 from weightgate.errors import UserError, WeightgateError
+from weightgate.serve.manner import PLAIN, Manner, Mannered
 from weightgate.store import digest_bytes
 from weightgate.train.generator import Generator
 
@@ -26,11 +29,19 @@ class Served:
     checkpoint: str
     generator: Generator
     since: int = field(default_factory=lambda: int(time.time()))
+    manner: Manner = PLAIN
 
     @property
     def fingerprint(self) -> str:
-        """A short name of exactly these weights: equal as long as the checkpoint is, different after."""
-        return f"fp_{digest_bytes(self.checkpoint.encode())[3:15]}"
+        """A short name of exactly these weights in this manner: equal as long as both are, different after."""
+        return f"fp_{digest_bytes((self.checkpoint + self.manner.mark).encode())[3:15]}"
+
+    def in_manner(self, manner: Manner) -> Served:
+        """Return the same weights, served in a manner."""
+        if manner == PLAIN:
+            return self
+        generator = Mannered(generator=self.generator, manner=manner)
+        return Served(checkpoint=self.checkpoint, generator=generator, since=self.since, manner=manner)
 
 
 class Catalog(Protocol):
@@ -58,15 +69,30 @@ class Fixed:
         return self.models[name]
 
 
-def write_aliases(path: Path, aliases: Mapping[str, str]) -> None:
+class Alias(Manner):
+    """What an alias stands for: a checkpoint, and the manner in which it is served."""
+
+    checkpoint: str = Field(min_length=1, description="a ref, an id, or at least six digits of one")
+
+    @property
+    def manner(self) -> Manner:
+        """How it is served."""
+        return Manner(**self.model_dump(exclude={"checkpoint"}))
+
+
+def write_aliases(path: Path, aliases: Mapping[str, str | Alias]) -> None:
     """Write an alias file so that a reader sees either the old one or the new one, whole."""
+    data = {
+        name: alias if isinstance(alias, str) else alias.model_dump(exclude_defaults=True)
+        for name, alias in aliases.items()
+    }
     temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}"
-    temporary.write_text(json.dumps(dict(aliases), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
 class Aliases:
-    """Names out of a JSON file, alias -> checkpoint, read again whenever the file changes.
+    """Names out of a JSON file, alias -> checkpoint (or `Alias`), read again whenever the file changes.
 
     A request is answered wholly by the checkpoint its alias stood for when it came. A file that cannot be read, or that
     names a checkpoint that cannot be loaded, changes nothing: the last good state stays, and the log says why.
@@ -81,6 +107,7 @@ class Aliases:
         self._load = load
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
+        self._loaded: dict[str, Served] = {}
         self._models: dict[str, Served] = {}
 
     def names(self) -> list[str]:
@@ -102,14 +129,15 @@ class Aliases:
     def _refresh(self) -> None:
         try:
             wanted = _read_aliases(self._path)
-            loaded = {served.checkpoint: served for served in self._models.values()}
-            for checkpoint in wanted.values():
-                if checkpoint not in loaded:
-                    loaded[checkpoint] = self._load(checkpoint)
+            loaded = dict(self._loaded)
+            for alias in wanted.values():
+                if alias.checkpoint not in loaded:
+                    loaded[alias.checkpoint] = self._load(alias.checkpoint)
         except (OSError, ValueError, WeightgateError) as error:
             _log.warning("%s is not followed: %s", self._path, error)
             return
-        self._models = {alias: loaded[checkpoint] for alias, checkpoint in wanted.items()}
+        self._loaded = {alias.checkpoint: loaded[alias.checkpoint] for alias in wanted.values()}
+        self._models = {name: loaded[alias.checkpoint].in_manner(alias.manner) for name, alias in wanted.items()}
 
 
 def _state_of(path: Path) -> tuple[int, int, int] | None:
@@ -121,9 +149,16 @@ def _state_of(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _read_aliases(path: Path) -> dict[str, str]:
-    """Read an alias file. Raises `UserError` unless it maps names to checkpoints."""
+def _read_aliases(path: Path) -> dict[str, Alias]:
+    """Read an alias file. Raises `UserError` unless it maps names to checkpoints or what `Alias` holds."""
     data = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(data, dict) or not all(isinstance(each, str) for each in data.values()):
-        raise UserError("an alias file maps names to checkpoints", where=str(path), expected='{"alias": "checkpoint"}')
-    return data
+    try:
+        named = {name: {"checkpoint": each} if isinstance(each, str) else each for name, each in data.items()}
+        return {name: Alias.model_validate(each) for name, each in named.items()}
+    except (AttributeError, ValidationError) as error:
+        raise UserError(
+            "an alias file maps names to checkpoints",
+            where=str(path),
+            expected='{"alias": "checkpoint"} or {"alias": {"checkpoint": ..., "temperature": ...}}',
+            found=str(error).splitlines()[0],
+        ) from None

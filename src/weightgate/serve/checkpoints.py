@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from weightgate import recipe
+from weightgate.errors import UserError
 from weightgate.serve.app import Options, serve
 from weightgate.serve.catalog import Aliases, Fixed, Served
 from weightgate.store import Store
@@ -60,3 +61,19 @@ def serve_generator(
     """Serve one checkpoint under one name until interrupted; see `serve`."""
     served = Served(checkpoint=generator.checkpoint, generator=generator)
     serve(Fixed({alias: served}), host=host, port=port, options=Options(token_variable=token_variable))
+
+
+def serve_aliases(recipe_path: Path, aliases: Path, *, host: str, port: int, token_variable: str | None = None) -> None:
+    """Serve whatever an alias file names, following it as it changes, until interrupted; see `serve`.
+
+    Raises `UserError` where the file names nothing that can be served.
+    """
+    catalog = follow(recipe_path, aliases)
+    if not catalog.names():
+        raise UserError(
+            "the alias file names nothing that can be served",
+            where=str(aliases),
+            expected='{"alias": "checkpoint"}',
+            mend="the line above says what is wrong with it",
+        )
+    serve(catalog, host=host, port=port, options=Options(token_variable=token_variable))
