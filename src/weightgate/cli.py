@@ -90,16 +90,76 @@ def init(folder: Path, base: str | None, force: bool) -> None:
     click.echo(f"wrote {write_template(folder, base=base, force=force)}; next: weightgate plan")
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @_recipe_option
 @_json_option
 @click.option("--no-probe", is_flag=True, help="Skip the timed training steps on this machine.")
-def plan(recipe_path: Path, as_json: bool, no_probe: bool) -> None:
-    """Say what a build will cost and what it would rebuild, and why."""
+@click.pass_context
+def plan(context: click.Context, recipe_path: Path, as_json: bool, no_probe: bool) -> None:
+    """Say what a build will cost and what it would rebuild, and why; or, with a command, plan by scaling laws."""
+    if context.invoked_subcommand is not None:
+        return
     _check_recipe(recipe_path)
     from weightgate.build import open_workspace, plan_build
 
     _show_page(plan_build(open_workspace(recipe_path), probe=not no_probe), as_json)
+
+
+_law_option = click.option(
+    "--law", "law_name", default="chinchilla-refit", show_default=True, help="A published law, or a saved fit."
+)
+_html_option = click.option(
+    "--html", "html_path", type=click.Path(path_type=Path), help="Write the page, with its plots, to this file."
+)
+
+
+def _machine_options(command: Any) -> Any:
+    """Add the options that say which accelerators a plan is priced on."""
+    for option in (
+        click.option(
+            "--hardware", "hardware_path", type=click.Path(path_type=Path), help="Your table of accelerators."
+        ),
+        click.option("--utilisation", help="Share of the dense peak you measured, such as 0.4; default: by size."),
+        click.option("--format", "number_format", default="bf16", show_default=True, help="Number format of the peak."),
+        click.option("--price", help="Dollars an hour of one accelerator; default: the dated table."),
+        click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="How many accelerators."),
+        click.option("--gpu", help="Kind of accelerator, such as h100."),
+    ):
+        command = option(command)
+    return command
+
+
+@plan.command()
+@click.option("--compute", help="Training FLOPs, such as 1e21.")
+@click.option("--dollars", help="A budget in dollars; needs --gpu.")
+@click.option("--hours", help="A budget in hours on --gpus of --gpu.")
+@click.option("--params", help="Parameters of your own plan, to compare.")
+@click.option("--tokens", help="Tokens of your own plan, to compare.")
+@_machine_options
+@_law_option
+@_html_option
+@_json_option
+def optimal(
+    compute: str | None,
+    dollars: str | None,
+    hours: str | None,
+    params: str | None,
+    tokens: str | None,
+    law_name: str,
+    html_path: Path | None,
+    as_json: bool,
+    **machine: Any,
+) -> None:
+    """Find the best size and number of tokens for a budget."""
+    from weightgate.plan.asked import machines_from, optimal_from
+
+    answer = optimal_from(
+        budget={"--compute": compute, "--dollars": dollars, "--hours": hours},
+        point=(params, tokens),
+        law_name=law_name,
+        machines=machines_from(**machine),
+    )
+    _show_answer(answer, as_json, html_path)
 
 
 @main.command()
@@ -211,7 +271,7 @@ def chat(ref: str, recipe_path: Path, temperature: float, max_tokens: int, seed:
 
 
 @main.command()
-@click.argument("ref")
+@click.argument("ref", required=False)
 @_recipe_option
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True)
@@ -415,6 +475,18 @@ def _check_recipe(recipe_path: Path) -> None:
     from weightgate import recipe
 
     recipe.load(recipe_path)
+
+
+def _show_answer(answer: Any, as_json: bool, html_path: Path | None) -> None:
+    """Print a planner's answer, and write its page where asked."""
+    from weightgate.report.html import render_html
+
+    if html_path is not None:
+        html_path.write_text(render_html(answer.page), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(answer.to_json(), indent=2))
+    else:
+        _show_page(answer.page, as_json=False)
 
 
 def _show_page(page: Any, as_json: bool) -> None:
