@@ -1,7 +1,7 @@
 """Real programs at both ends: the `openai` package asks our endpoint, our client asks ours and `transformers serve`.
 
-One tiny random model is a checkpoint of a store, a Hugging Face folder, and the model of both servers, each in a process
-of its own. Asked greedily, all four must say the same.
+One tiny random model is a checkpoint of a store, a Hugging Face folder, and the model of both servers, each of which is
+a process of its own. Asked greedily, all four must say the same.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def compare(
         before=before.target,
         after=after.target,
         prompts=len(pairs),
-        left_out=len({*before.completions, *after.completions}) - len(pairs),
+        left_out=max(len(before.completions), len(after.completions)) - len(pairs),
         samples=min(len(pair.before) for pair in pairs),
         alpha=alpha,
         rows=rows,

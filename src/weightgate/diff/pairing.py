@@ -56,15 +56,19 @@ class Declared:
 def pair_up(before: Snapshot, after: Snapshot) -> tuple[Pair, ...]:
     """Pair the completions of two recordings by probe id and sample, in the order of `before`.
 
-    Prompts whose text differs, or that have no completion on one side, are left out. Raises `DataError` where no prompt
+    An id that only one side knows is paired by what is asked: other tools number prompts in their own way. Prompts
+    whose text differs, or that have no completion on one side, are left out. Raises `DataError` where no prompt
     is left: then nothing can be compared.
     """
     asked = {probe.id: probe for probe in after.probes}
+    named = {probe.id for probe in before.probes}
+    by_question = {_asks(probe): probe for probe in after.probes if probe.id not in named}
     pairs = []
     for probe in before.probes:
-        ours, theirs = before.completions.get(probe.id, ()), after.completions.get(probe.id, ())
+        other = asked.get(probe.id) or by_question.get(_asks(probe))
+        ours, theirs = before.completions.get(probe.id, ()), after.completions.get(other.id, ()) if other else ()
         shared = min(len(ours), len(theirs))
-        if shared and _asks(probe) == _asks(asked[probe.id]):
+        if other and shared and _asks(probe) == _asks(other):
             pairs.append(Pair(probe=probe, before=ours[:shared], after=theirs[:shared]))
     if not pairs:
         raise DataError(
