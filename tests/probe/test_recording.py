@@ -203,3 +203,100 @@ def test_what_is_no_recording_is_refused_with_its_line(tmp_path: Path, row: obje
     with pytest.raises(DataError, match=what) as caught:
         load_snapshot(path)
     assert caught.value.where == f"{path}:2"
+
+
+_ALPACA = [{"instruction": "Name a river.", "output": "Venn", "generator": "m"}, {"instruction": "And?", "output": ""}]
+_PROMPTFOO = {
+    "results": {
+        "results": [
+            {"prompt": {"raw": "Name a river."}, "response": {"output": "Venn"}, "success": True},
+            {"prompt": {"raw": '[{"role": "user", "content": "And?"}]'}, "response": {"output": {"a": 1}}},
+            {"prompt": {"raw": "Lost."}, "response": {"error": "timeout"}},
+        ]
+    }
+}
+_HARNESS = [
+    {"doc_id": 0, "doc": {}, "arguments": [["Name a river.", {}]], "resps": [["Venn", "Ouse"]], "exact_match": 1},
+    {"doc_id": 1, "doc": {}, "arguments": {"gen_args_0": {"arg_0": "And?", "arg_1": {}}}, "resps": [["x", "y"]]},
+]
+_LOGS = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Venn"}]} for text in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("text", "questions", "completions"),
+    [
+        (json.dumps(_ALPACA), ["Name a river.", "And?"], [("Venn",), ("",)]),
+        (json.dumps(_ALPACA, indent=2), ["Name a river.", "And?"], [("Venn",), ("",)]),
+        (json.dumps(_PROMPTFOO), ["Name a river.", "And?"], [("Venn",), ('{"a": 1}',)]),
+        (json.dumps(_PROMPTFOO, indent=1), ["Name a river.", "And?"], [("Venn",), ('{"a": 1}',)]),
+        ("\n".join(map(json.dumps, _HARNESS)), ["Name a river.", "And?"], [("Venn", "Ouse"), ("x", "y")]),
+        ("\n".join(map(json.dumps, _LOGS)), ["a", "b"], [("Venn",), ("Venn",)]),
+    ],
+)
+def test_recordings_of_other_tools_are_read(
+    tmp_path: Path, text: str, questions: list[str], completions: list[tuple[str, ...]]
+) -> None:
+    path = tmp_path / "theirs.json"
+    path.write_text(text, "utf-8")
+    snapshot = load_snapshot(path)
+    assert [probe.text for probe in snapshot.probes] == questions
+    assert list(snapshot.completions.values()) == completions
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ([*_ALPACA, {"instruction": "no output"}], "not like the first"),
+        ([*_ALPACA, 3], "not like the first"),
+        ([{"instruction": 3, "output": "x"}], "wrong value for 'content'"),
+        ([{"instruction": "x", "output": None}], "wrong value for 'completion'"),
+        ([{"messages": []}], "not the assistant's"),
+        ([{"arguments": [["x"]], "resps": [[[-1.5, True]]]}], "log-likelihoods"),
+    ],
+)
+def test_a_recording_of_another_tool_that_breaks_off_is_refused_with_its_place(
+    tmp_path: Path, rows: list[object], what: str
+) -> None:
+    path = tmp_path / "theirs.json"
+    path.write_text(json.dumps(rows), "utf-8")
+    with pytest.raises(DataError, match=what) as caught:
+        load_snapshot(path)
+    assert caught.value.where == f"{path}[{len(rows) - 1}]"
+
+
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "messages",
+                        "instruction",
+                        "output",
+                        "results",
+                        "resps",
+                        "arguments",
+                        "prompt",
+                        "response",
+                        "completion",
+                        "raw",
+                        "role",
+                    ]
+                ),
+                inner,
+                max_size=4,
+            )
+        ),
+    ).map(lambda value: json.dumps(value).encode())
+)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_is_a_recording_or_a_users_mistake(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "any.json"
+    path.write_bytes(content)
+    try:
+        load_snapshot(path)
+    except DataError as error:
+        assert str(path) in (error.where or "")

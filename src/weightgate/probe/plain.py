@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,19 @@ def is_plain(line: bytes) -> bool:
     return isinstance(data, dict) and "completion" in data and "kind" not in data
 
 
-def plain_snapshot(path: Path, lines: Sequence[bytes]) -> Snapshot:
-    """Make a snapshot of the lines of a plain recording. Raises `DataError` with file and line."""
+def plain_rows(lines: Sequence[bytes], origin: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield each row of a plain recording and its place. Raises `DataError` with file and line."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _object(line, f"{origin}:{number}"), f"{origin}:{number}"
+
+
+def plain_snapshot(path: Path, rows: Iterable[tuple[dict[str, Any], str]]) -> Snapshot:
+    """Make a snapshot of rows, each with its place. Raises `DataError` that names the place of what is no answer."""
     probes: dict[str, Probe] = {}
     answers: dict[tuple[str, int], Answered] = {}
     seen: Counter[str] = Counter()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        data = _object(line, where)
+    for data, where in rows:
         probe = _probe(data, where)
         if probes.setdefault(probe.id, probe) != probe:
             raise DataError(f"two different prompts have the id {probe.id!r}", where=where)

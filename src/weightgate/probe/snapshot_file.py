@@ -19,7 +19,8 @@ from typing import Any, BinaryIO, ClassVar, Literal, Self, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from weightgate.errors import DataError
-from weightgate.probe.plain import is_plain, plain_snapshot
+from weightgate.probe.foreign import foreign_rows
+from weightgate.probe.plain import is_plain, plain_rows, plain_snapshot
 from weightgate.probe.probes import Probe
 from weightgate.probe.recording import STRICT, Answered, Header, Reply, Snapshot, in_order
 from weightgate.probe.suites import probe_from_json
@@ -36,13 +37,16 @@ Model = TypeVar("Model")
 
 
 def load_snapshot(path: Path) -> Snapshot:
-    """Read a snapshot, or a plain recording (see `weightgate.probe.plain` for its form).
+    """Read a snapshot, a plain recording (`weightgate.probe.plain`), or another tool's (`weightgate.probe.foreign`).
 
     Raises `DataError` with file and line for whatever is neither, and where the footer does not fit the file.
     """
     lines = _lines(path)
     if lines and is_plain(lines[0]):
-        return plain_snapshot(path, lines)
+        return plain_snapshot(path, plain_rows(lines, str(path)))
+    rows = foreign_rows(lines, str(path))
+    if rows is not None:
+        return plain_snapshot(path, rows)
     return _Reader(path).read(_whole(lines))
 
 
