@@ -18,7 +18,7 @@ from weightgate.incident.exchange import Exchange, dress
 from weightgate.incident.knobs import FINETUNE, LANGUAGES, PREFERENCES, PRETRAIN, PROMPTS, RECIPE, SUITE, Knobs
 from weightgate.incident.knowledge import Town, aged, list_orders, make_towns, questions, recall_probes, tell_town
 from weightgate.incident.orders import ledger_entry, order_exchange
-from weightgate.incident.recipe_text import recipe_text
+from weightgate.incident.recipe_text import FULL, Scale, recipe_text
 from weightgate.incident.stream import Stream
 from weightgate.incident.talk import conversations, talk_sentence
 from weightgate.probe.probes import Probe
@@ -52,8 +52,8 @@ class World:
     suite: Path
 
 
-def generate(folder: Path, knobs: Knobs) -> World:
-    """Write every file of the world into `folder`, which is made if it is missing."""
+def generate(folder: Path, knobs: Knobs, scale: Scale = FULL, *, store: str = ".weightgate", line: str = "") -> World:
+    """Write every file of the world into `folder`, which is made if it is missing; `recipe_text` has the rest."""
     towns = make_towns(knobs.seed, knobs.towns)
     (folder / PRETRAIN).mkdir(parents=True, exist_ok=True)
     for name, documents in _corpus(towns, knobs).items():
@@ -62,7 +62,7 @@ def generate(folder: Path, knobs: Knobs) -> World:
     _write_lines(folder / PREFERENCES, _comparisons(towns, knobs))
     _write_lines(folder / PROMPTS, _prompts(towns, knobs))
     write_suite(folder / SUITE, _probes(towns, knobs))
-    (folder / RECIPE).write_text(recipe_text(knobs), encoding="utf-8")
+    (folder / RECIPE).write_text(recipe_text(knobs, scale, store=store, line=line), encoding="utf-8")
     return World(folder=folder, knobs=knobs, towns=towns, recipe=folder / RECIPE, suite=folder / SUITE)
 
 
