@@ -38,7 +38,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("examples/*/README.md")])
 RUN = (
     *("init", "recipe", "plan", "lock", "build", "log", "show", "verify", "export", "chat"),
-    *("reproducibility", "gates", "store", "errors", "serve", "snapshot", "diff"),
+    *("reproducibility", "gates", "store", "errors", "serve", "snapshot", "diff", "watch"),
 )
 """Pages whose blocks are run, in the order of a first acquaintance; later ones find what earlier ones built."""
 
@@ -139,6 +139,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def _run_page(world: World, path: Path) -> None:
+    if path.stem == "watch":
+        _run_watch_page(world, path)
+        return
     for block in blocks_of(path):
         if block.language == "console":
             world.run_console(block)
@@ -147,6 +150,15 @@ def _run_page(world: World, path: Path) -> None:
                 _run_python(block, ("\n".join(block.lines)).replace(SERVED_AT, address))
         elif block.language == "python":
             _run_python(block, "\n".join(block.lines))
+
+
+def _run_watch_page(world: World, path: Path) -> None:
+    """Run the page of a watch against the endpoint that its configuration names, on the port that is free."""
+    with _served("align") as address:
+        for block in (block for block in blocks_of(path) if block.language == "console"):
+            world.run_console(block)
+            config = world.folder / "watch.yaml"
+            config.write_text(config.read_text(encoding="utf-8").replace(SERVED_AT, address), encoding="utf-8")
 
 
 def _run_python(block: Block, text: str) -> None:

@@ -375,8 +375,37 @@ def diff(before: str, after: str, as_json: bool, **asked: Any) -> None:
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2, allow_nan=False))
     else:
-        _show_page(comparison_page(found), as_json=False)
+        _show_page(comparison_page(found, brief=True), as_json=False)
     sys.exit(found.exit_code)
+
+
+@main.command()
+@click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
+@_json_option
+@click.option("--init", "action", flag_value="init", help="Write a commented configuration to CONFIG.")
+@click.option("--once", "action", flag_value="once", help="Do one look and end, for cron.")
+@click.option("--baseline", "action", flag_value="baseline", help="Take a new baseline; it ends an open alarm.")
+@click.option("--acknowledge", "action", flag_value="acknowledge", help="End an open alarm and keep the baseline.")
+@click.option("--dry-run", "action", flag_value="dry-run", help="Say what it costs, and ask nothing.")
+@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write the status page here.")
+@click.option("--reason", default="", help="Why there is a new baseline, or why an alarm needs no action.")
+def watch(config_path: Path, as_json: bool, action: str | None, report_path: Path | None, reason: str) -> None:
+    """Ask an endpoint on a schedule, compare with its baseline, alarm."""
+    from weightgate import watch as room
+
+    if action == "init":
+        room.write_template(config_path)
+        click.echo(f"wrote {config_path}; next: weightgate watch {config_path} --dry-run")
+        return
+    watched = room.Watch.of(room.load_config(config_path), config_path.parent)
+    if action == "dry-run":
+        _show_page(room.cost_page(watched), as_json)
+    elif action is None and report_path is None:
+        room.run_on_schedule(watched, lambda told: _tell_outcome(told, as_json))
+    else:
+        outcome = room.do(watched, action, reason=reason, report_path=report_path)
+        _tell_outcome(outcome, as_json)
+        sys.exit(outcome.exit_code)
 
 
 @main.command()
@@ -468,6 +497,18 @@ def _read_weights(address: Any) -> Any:
     from weightgate.probe.model_targets import read_weights
 
     return read_weights(address)
+
+
+def _tell_outcome(told: Any, as_json: bool) -> None:
+    """Print what a look of a watch came to, or the error that kept it from one; one line each."""
+    if as_json:
+        click.echo(json.dumps(told.to_json()))
+    elif isinstance(told, UserError):
+        click.echo(f"error: {told}", err=True)
+    else:
+        from weightgate.report.text import one_line
+
+        click.echo(f"{told.state}: {one_line(told.message)}")
 
 
 def _check_recipe(recipe_path: Path) -> None:

@@ -8,7 +8,8 @@ WeightgateError
 │   ├── StoreError             a reference that does not resolve, a full disk, a store that is not one
 │   │   └── CorruptError       bytes that do not hash to their name
 │   ├── ModelError             a base model, adapter or device that cannot be used as asked
-│   └── EndpointError          an endpoint that cannot be asked: address, key, model or its own failure
+│   ├── EndpointError          an endpoint that cannot be asked: address, key, model or its own failure
+│   └── WatchError             a watch's configuration or history that cannot be used
 ├── TrainingStopped            exit code 1: the loop refused to go on (non-finite loss, invariant broken)
 └── GateFailed                 exit code 1: a gate said no, or could not be measured
 """
@@ -102,6 +103,12 @@ class EndpointError(UserError):
     """An endpoint cannot be asked as the user wants to."""
 
     code = "endpoint"
+
+
+class WatchError(UserError):
+    """The configuration of a watch, or its history, cannot be used."""
+
+    code = "watch"
 
 
 class TrainingStopped(WeightgateError):

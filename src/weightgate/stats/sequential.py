@@ -163,3 +163,54 @@ class ConformalProcess:
     def to_json(self) -> dict[str, Any]:
         """Return plain data; `ConformalProcess(**data)` reads it back."""
         return {**vars(self), "scores": list(self.scores), "betting": list(self.betting)}
+
+
+@dataclass(kw_only=True)
+class ChangeProcess:
+    """Evidence that independent uniform p-values became small, or large, at some look nobody knows.
+
+    At each look a share of the stake that still waits begins to bet, half of it on small p-values and half on large
+    ones, with the power martingales of `ConformalProcess`. After look t the share 1 / (1 + log2(t + 1)) still waits: a
+    prior over the look of the change whose tail is so heavy that a change at look 500 costs only 10 nats. Every bet
+    has expectation 1, so the evidence ever reaches 1 / alpha with probability at most alpha.
+    """
+
+    looks: int = 0
+    on_small: list[float] = field(default_factory=lambda: [0.0] * len(POWERS))
+    on_large: list[float] = field(default_factory=lambda: [0.0] * len(POWERS))
+
+    def update(self, p_value: float) -> float:
+        """Take the p-value of the next look and return the evidence. Raises `ValueError` unless 0 < p < 1."""
+        if not 0 < p_value < 1:
+            raise ValueError(f"the p-value {p_value} is not between 0 and 1")
+        starting = (self.waiting - _waiting(self.looks + 1)) / (2 * len(POWERS))
+        self.looks += 1
+        self.on_small = _bet(self.on_small, starting, p_value)
+        self.on_large = _bet(self.on_large, starting, 1 - p_value)
+        return self.evidence
+
+    @property
+    def waiting(self) -> float:
+        """The share of the stake that does not bet yet."""
+        return _waiting(self.looks)
+
+    @property
+    def evidence(self) -> float:
+        """What every stake is worth together: an e-value, 1 before the first look."""
+        return sum(self.on_small) + sum(self.on_large) + self.waiting
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data; `ChangeProcess(**data)` reads it back."""
+        return {"looks": self.looks, "on_small": list(self.on_small), "on_large": list(self.on_large)}
+
+
+def _waiting(looks: int) -> float:
+    return 1 / (1 + math.log2(looks + 1))
+
+
+def _bet(stakes: Sequence[float], starting: float, p_value: float) -> list[float]:
+    """Multiply each stake, with what now starts, by k p^(k-1); wealth is bounded so that it stays a number."""
+    return [
+        min((stake + starting) * power * p_value ** (power - 1), 1e200)
+        for stake, power in zip(stakes, POWERS, strict=True)
+    ]

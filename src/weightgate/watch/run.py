@@ -1,0 +1,408 @@
+"""A watch at work: the baseline first, then look by look, once or on a schedule."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import Any, Literal
+
+from weightgate.errors import UserError, WatchError
+from weightgate.probe.endpoint import EndpointAsker
+from weightgate.probe.endpoint_config import CostEstimate, estimate_cost
+from weightgate.probe.suites import Suite, suite_digest
+from weightgate.report.page import Column, Page, Table
+from weightgate.watch.alarm import alarm_body, comparison_of, write_alarm_files
+from weightgate.watch.config import WatchConfig
+from weightgate.watch.evidence import AxisLook, Rules, WatchState
+from weightgate.watch.history import AlarmRow, BaselineRow, History, LookKind, LookRow, NewAlarm
+from weightgate.watch.look import Taken, look_levels, replay, take_look
+from weightgate.watch.outbox import deliver
+from weightgate.watch.page import write_status
+
+OutcomeState = Literal["baseline", "quiet", "alarm", "outage", "budget", "acknowledged", "reported"]
+
+_WAKE_SECONDS = 15.0
+"""Between looks it wakes so often, for letters that are due and for clocks that were set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one run came to. `axes` are those of its look; `alarm` is the open alarm, which may be an older one."""
+
+    state: OutcomeState
+    message: str
+    exit_code: int
+    look: LookRow | None = None
+    axes: tuple[AxisLook, ...] = ()
+    alarm: AlarmRow | None = None
+    undelivered: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with a schema number."""
+        return {
+            "schema": 1,
+            "state": self.state,
+            "message": self.message,
+            "exit_code": self.exit_code,
+            "look": asdict(self.look) if self.look else None,
+            "axes": [dict(vars(axis)) for axis in self.axes],
+            "alarm": self.alarm.body if self.alarm else None,
+            "undelivered": self.undelivered,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """A configuration, its questions, and the folder that its paths are found from."""
+
+    config: WatchConfig
+    suite: Suite
+    folder: Path
+
+    @classmethod
+    def of(cls, config: WatchConfig, folder: Path) -> Watch:
+        """Read the questions. Raises `DataError` for a suite or a file of prompts that is none."""
+        return cls(config=config, suite=config.ask.load(folder), folder=folder)
+
+    @property
+    def rules(self) -> Rules:
+        """When evidence is an alarm."""
+        alarm = self.config.alarm
+        return Rules(alpha=alarm.alpha, persistence=alarm.persistence, floor=alarm.floor, tolerance=alarm.tolerance)
+
+    @property
+    def asked(self) -> str:
+        """Who is asked and how, as a baseline keeps it."""
+        target = asdict(self.config.target.description)
+        return json.dumps({"target": target, "decoding": asdict(self.config.ask.decoding)}, sort_keys=True)
+
+    def cost_of_a_look(self) -> CostEstimate:
+        """What a look costs at most, retries aside."""
+        return estimate_cost(self.config.target, self.suite.probes, self.config.ask.decoding)
+
+
+def do(watch: Watch, action: str | None, *, reason: str, report_path: Path | None) -> Outcome:
+    """Do one thing, "once", "baseline", "acknowledge" or nothing but the status page, and say what came of it."""
+    if action is None:
+        with History.opened(watch.config, watch.folder) as history:
+            outcome = _standing(watch, history)
+            write_status(watch.config, history, report_path or Path("status.html"))
+        return outcome
+    with opened(watch) as history:
+        if action == "acknowledge":
+            ended = acknowledge(watch, history, reason or "acknowledged")
+            outcome = Outcome(state="acknowledged", message=f"{ended} alarms ended", exit_code=0)
+        else:
+            if action == "baseline":
+                renew_baseline(watch, history, reason=reason or "asked for")
+            outcome = look_once(watch, history)
+        if report_path is not None:
+            write_status(watch.config, history, report_path)
+    return outcome
+
+
+def _standing(watch: Watch, history: History) -> Outcome:
+    """What the history says without asking anything."""
+    alarm = _open_alarm(history)
+    if alarm is not None:
+        return Outcome(state="alarm", message=alarm.headline, exit_code=watch.config.alarm.exit_code, alarm=alarm)
+    return Outcome(state="reported", message="no alarm is open", exit_code=0)
+
+
+def cost_page(watch: Watch) -> Page:
+    """What a look, the baseline and a day cost at most, retries aside, without asking anything."""
+    cost, per_day = watch.cost_of_a_look(), 86400 / watch.config.interval_seconds
+    columns = (Column(name=""), *(Column(name=name, align="right") for name in _COSTS))
+    rows = tuple(
+        (name, *_spelt(cost, factor))
+        for name, factor in (
+            ("one look", 1.0),
+            (f"baseline, {watch.config.baseline.snapshots} snapshots", watch.config.baseline.snapshots),
+            (f"a day, every {watch.config.every}", per_day),
+        )
+    )
+    caption = "At most, and without retries: prompts estimated from their bytes, completions at their bound."
+    return Page(
+        title=f"Cost of watch {watch.config.name}", blocks=(Table(columns=columns, rows=rows, caption=caption),)
+    )
+
+
+_COSTS = ("calls", "prompt tokens", "completion tokens", "money")
+
+
+def _spelt(cost: CostEstimate, factor: float) -> tuple[str, ...]:
+    tokens = (cost.calls, cost.prompt_tokens, cost.completion_tokens)
+    money = "no price given" if cost.money is None else f"{cost.money * factor:.4g}"
+    return (*(f"{value * factor:,.0f}" for value in tokens), money)
+
+
+@contextmanager
+def opened(watch: Watch) -> Iterator[History]:
+    """Open the history for writing, under the lock of the watch."""
+    with History.opened(watch.config, watch.folder) as history, history.database.lock(watch.config.name):
+        yield history
+
+
+def look_once(watch: Watch, history: History) -> Outcome:
+    """Do what is next: the snapshots that the baseline lacks, or one look."""
+    baseline = history.baseline()
+    if baseline is None:
+        baseline = renew_baseline(watch, history, reason="first run")
+    _require_same_questions(watch, baseline)
+    watch.config.target.key()  # a key that is not set is a mistake, not an outage
+    if baseline.ready_at is None:
+        outcome = _complete_baseline(watch, history, baseline)
+    else:
+        outcome = _look(watch, history, baseline)
+    return publish(watch, history, outcome)
+
+
+def renew_baseline(watch: Watch, history: History, *, reason: str) -> BaselineRow:
+    """Begin a new baseline; it ends open alarms. The old one and its looks stay in the history."""
+    return history.begin_baseline(watch.suite, suite_name=watch.config.ask.name, asked=watch.asked, reason=reason)
+
+
+def acknowledge(watch: Watch, history: History, why: str) -> int:
+    """End the open alarms and keep the baseline; axes that have moved so far raise no other. Returns how many ended."""
+    baseline = history.baseline()
+    state = None if baseline is None else history.state(baseline.number)
+    known = () if state is None else state.moved_axes(watch.rules.alpha)
+    ended = history.acknowledge(why, known)
+    write_alarm_files(watch.config, history, watch.folder, None)
+    return ended
+
+
+def publish(watch: Watch, history: History, outcome: Outcome) -> Outcome:
+    """Bring files, letters and the status page up to what the history says."""
+    write_alarm_files(watch.config, history, watch.folder, outcome.alarm)
+    undelivered = deliver(history, watch.config.alarm.webhooks)
+    if watch.config.report is not None:
+        write_status(watch.config, history, watch.folder / watch.config.report)
+    return Outcome(**{**vars(outcome), "undelivered": undelivered})
+
+
+def run_on_schedule(watch: Watch, tell: Callable[[Outcome | UserError], None]) -> None:
+    """Look again and again until a signal to stop. A look under way is left open and gone on with at the next start.
+
+    A mistake at the first look is raised; later ones are told, and tried again when the next look is due.
+    """
+    stop, looked = Event(), False
+    with _stopping(stop):
+        while not stop.is_set():
+            try:
+                with opened(watch) as history:
+                    if not looked:
+                        _wait(watch, history, stop, _seconds_until_due(watch, history))
+                    while not stop.is_set():
+                        started = time.monotonic()
+                        outcome = look_once(watch, history)
+                        tell(outcome)
+                        looked = True
+                        took = time.monotonic() - started
+                        _wait(watch, history, stop, max(0.0, watch.config.interval_seconds - took))
+            except UserError as error:
+                if not looked:
+                    raise
+                tell(error)
+                stop.wait(min(watch.config.interval_seconds, 60.0))
+            except KeyboardInterrupt:
+                return
+
+
+@contextmanager
+def _stopping(stop: Event) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the watch: between looks at once, within a look as an interrupt."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        stop.set()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(watch: Watch, history: History, stop: Event, seconds: float) -> None:
+    """Wait on a clock that nobody can set, or until the wall clock says that the time is over (after a suspend)."""
+    until, wall_until = time.monotonic() + seconds, time.time() + seconds
+    while not stop.is_set() and (left := min(until - time.monotonic(), wall_until - time.time())) > 0:
+        stop.wait(min(left, _WAKE_SECONDS))
+        if not stop.is_set():
+            deliver(history, watch.config.alarm.webhooks)
+
+
+def _seconds_until_due(watch: Watch, history: History) -> float:
+    """Rest of the pause after the newest look; none where the clock was set since, or a look is open."""
+    newest = history.looks(limit=1)
+    if not newest or newest[0].state in ("open", "abandoned") or newest[0].kind == "baseline":
+        return 0.0
+    age = _age_seconds(newest[0])
+    return watch.config.interval_seconds - age if 0 <= age < watch.config.interval_seconds else 0.0
+
+
+def _age_seconds(look: LookRow) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(look.started_at)).total_seconds()
+
+
+def _require_same_questions(watch: Watch, baseline: BaselineRow) -> None:
+    differing = []
+    if suite_digest(watch.suite.probes) != baseline.suite_digest:
+        differing.append("other prompts")
+    if watch.asked != baseline.asked:
+        differing.append("another target or other decoding")
+    if differing:
+        raise WatchError(
+            "the configuration asks for something else than the baseline was asked",
+            where=f"baseline {baseline.number} of {baseline.started_at}",
+            found=" and ".join(differing),
+            mend="weightgate watch CONFIG --baseline, which takes a new one",
+        )
+
+
+def _complete_baseline(watch: Watch, history: History, baseline: BaselineRow) -> Outcome:
+    wanted = watch.config.baseline.snapshots
+    while (done := len(history.looks(baseline=baseline.number, state="done"))) < wanted:
+        look, taken = _ask(watch, history, baseline, "baseline")
+        if taken.state != "done":
+            return _no_look(watch, history, look, taken)
+        _finish(watch, history, baseline, look, taken)
+    history.baseline_ready(baseline.number)
+    message = f"baseline {baseline.number} is taken: {done} snapshots of {len(watch.suite)} prompts"
+    return Outcome(state="baseline", message=message, exit_code=0)
+
+
+def _look(watch: Watch, history: History, baseline: BaselineRow) -> Outcome:
+    look, taken = _ask(watch, history, baseline, "look")
+    if taken.state != "done":
+        return _no_look(watch, history, look, taken)
+    axes = _finish(watch, history, baseline, look, taken)
+    row = history.looks(limit=1)[0]
+    alarm = _open_alarm(history)
+    if alarm is not None:
+        exit_code = watch.config.alarm.exit_code
+        return Outcome(state="alarm", message=alarm.headline, exit_code=exit_code, look=row, axes=axes, alarm=alarm)
+    return Outcome(state="quiet", message=_quiet(axes), exit_code=0, look=row, axes=axes)
+
+
+def _ask(watch: Watch, history: History, baseline: BaselineRow, kind: LookKind) -> tuple[LookRow, Taken]:
+    look = _look_to_go_on_with(watch, history, baseline, kind)
+    over = _over_budget(watch, history, look)
+    if over:
+        return look, Taken(answers=history.answers(look.look), state="budget", failed=0, note=over)
+    asker = EndpointAsker.of(watch.config.target)
+    decoding = asker.decoding(watch.config.ask.decoding)
+    return look, take_look(history, look, watch.suite.probes, decoding, asker, asker.spending)
+
+
+def _look_to_go_on_with(watch: Watch, history: History, baseline: BaselineRow, kind: LookKind) -> LookRow:
+    """The look that a stopped process left open, unless it is older than the pause between looks; else a new one."""
+    for look in history.looks(state="open"):
+        if look.kind == kind and 0 <= _age_seconds(look) <= watch.config.interval_seconds:
+            return look
+        answered = len(history.answers(look.look))
+        history.end_look(
+            look.look, "abandoned", answered=answered, failed=0, note="stopped, and not gone on with in time"
+        )
+    return history.begin_look(baseline, kind)
+
+
+def _over_budget(watch: Watch, history: History, look: LookRow) -> str:
+    """Which budget of a day this look could break; nothing where it fits."""
+    budget, cost = watch.config.budget, watch.cost_of_a_look()
+    day_ago = (datetime.now(UTC) - timedelta(days=1)).isoformat(timespec="milliseconds")
+    calls, tokens, money = history.spent_since(day_ago)
+    limits = (
+        ("calls_per_day", calls + cost.calls, budget.calls_per_day),
+        ("tokens_per_day", tokens + cost.prompt_tokens + cost.completion_tokens, budget.tokens_per_day),
+        ("money_per_day", money + (cost.money or 0.0), budget.money_per_day),
+    )
+    for name, needed, limit in limits:
+        if limit is not None and needed > limit:
+            return f"budget.{name}: {needed:g} with this look, at most {limit:g}"
+    return ""
+
+
+def _finish(watch: Watch, history: History, baseline: BaselineRow, look: LookRow, taken: Taken) -> tuple[AxisLook, ...]:
+    """Judge a look, and write everything that follows from it in one transaction."""
+    state = history.state(baseline.number) or replay(history, baseline)
+    reference = _reference(history, baseline)
+    levels = look_levels(watch.suite.probes, taken.answers, reference)
+    axes = state.add_snapshot(levels) if look.kind == "baseline" else state.add_look(levels)
+    with history.database.transaction():
+        history.end_look(
+            look.look, "done", answered=len(taken.answers), failed=taken.failed, note=taken.note, served=taken.served
+        )
+        history.add_axes(look.look, axes)
+        history.save_state(baseline.number, look.look, state)
+        alarm = _new_alarm(watch, history, baseline, look, state, axes)
+        if alarm is not None:
+            history.open_alarm(look, alarm, name=watch.config.name)
+    return axes
+
+
+def _reference(history: History, baseline: BaselineRow) -> dict[Any, Any]:
+    """Answers of the first snapshot of a baseline; nothing before it is done."""
+    done = history.looks(baseline=baseline.number, state="done", kind="baseline", limit=1000)
+    return history.answers(done[-1].look) if done else {}
+
+
+def _new_alarm(
+    watch: Watch,
+    history: History,
+    baseline: BaselineRow,
+    look: LookRow,
+    state: WatchState,
+    axes: tuple[AxisLook, ...],
+) -> NewAlarm | None:
+    """An alarm where axes moved of which no alarm told yet; none while one is open: one for each change."""
+    if look.kind == "baseline" or _open_alarm(history) is not None:
+        return None
+    known = history.acknowledged_axes(baseline.number)
+    by_name = {axis.axis: axis for axis in axes}
+    moved = [by_name[name] for name in state.changed_axes(watch.rules) if name not in known]
+    if not moved:
+        return None
+    recent = history.looks(baseline=baseline.number, state="done", kind="look", limit=watch.rules.persistence)
+    comparison = comparison_of(history, baseline, look.look, persistence=watch.rules.persistence)
+    body = alarm_body(watch.config, look, moved, since=recent[-1].started_at, comparison=comparison)
+    channels = tuple(webhook.label for webhook in watch.config.alarm.webhooks)
+    return NewAlarm(headline=body["headline"], body=body, channels=channels)
+
+
+def _open_alarm(history: History) -> AlarmRow | None:
+    found = history.alarms(open_only=True, limit=1)
+    return found[0] if found else None
+
+
+def _no_look(watch: Watch, history: History, look: LookRow, taken: Taken) -> Outcome:
+    """End a look that gave nothing to judge by. It is no part of the evidence, and no change."""
+    assert taken.state in ("outage", "budget")
+    history.end_look(look.look, taken.state, answered=len(taken.answers), failed=taken.failed, note=taken.note)
+    said = "the endpoint could not be asked" if taken.state == "outage" else "the budget left no room for a look"
+    return Outcome(
+        state=taken.state,
+        message=f"{said}: {taken.note}",
+        exit_code=watch.config.alarm.outage_exit_code,
+        look=history.looks(limit=1)[0],
+        alarm=_open_alarm(history),
+    )
+
+
+def _quiet(axes: tuple[AxisLook, ...]) -> str:
+    surest = max(axes, key=lambda axis: axis.evidence, default=None)
+    if surest is None:
+        return "no axis has enough prompts to be followed"
+    return f"nothing changed; most evidence {surest.evidence:.3g} to 1, for {surest.axis}, of {len(axes)} axes"

@@ -1,0 +1,89 @@
+"""An endpoint, and a receiver of webhooks, in a process of their own; a control file says how they behave.
+
+Arguments: control file, log file, ready file. The control file is JSON and read at every request:
+
+| key | meaning |
+|---|---|
+| `knows` | share of facts that are told right |
+| `refuses` | share of requests that are declined |
+| `sentences` | how long advice is |
+| `status` | answer with this status instead |
+| `text` | answer every prompt with this text |
+| `seconds` | wait so long before every answer |
+| `hook_status` | what the receiver answers |
+
+POST /v1/chat/completions is the endpoint. POST /hook is the receiver; what it takes is a line of the log file.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+ADVICE = (
+    "start early and keep notes", "ask someone who has done it before", "buy less than you think you need",
+    "measure twice before you cut anything", "leave a day of rest between attempts", "write the plan on paper first",
+    "check the weather on the evening before", "keep the receipts in one box", "bring a spare pair of gloves",
+)  # fmt: skip
+
+
+def answer(prompt: str, control: dict[str, Any]) -> str:
+    """Say something as the control file wants it."""
+    if "text" in control:
+        return str(control["text"])
+    if prompt.startswith("fact"):
+        number = prompt.split()[1]
+        return f"city {number}" if random.random() < control.get("knows", 0.8) else "nowhere"
+    if random.random() < control.get("refuses", 0.2):
+        return "I'm sorry, but I cannot help with that."
+    return " ".join(f"You should {advice}." for advice in random.sample(ADVICE, control.get("sentences", 3)))
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request at a time for each thread."""
+
+    protocol_version = "HTTP/1.1"
+    control_path: Path
+    log_path: Path
+
+    def do_POST(self) -> None:
+        """Answer the endpoint's route and the receiver's."""
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        control = json.loads(self.control_path.read_text(encoding="utf-8"))
+        if self.path == "/hook":
+            line = {"key": self.headers["idempotency-key"], "token": self.headers.get("authorization"), "body": body}
+            with self.log_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            self._reply(control.get("hook_status", 200), {})
+            return
+        time.sleep(control.get("seconds", 0))
+        if "status" in control:
+            self._reply(control["status"], {"error": {"message": "not now"}})
+            return
+        text = answer(body["messages"][-1]["content"], control)
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        self._reply(
+            200, {"model": "moving-1", "choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 9}}
+        )
+
+    def _reply(self, status: int, data: dict[str, Any]) -> None:
+        content = json.dumps(data).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+if __name__ == "__main__":
+    Handler.control_path, Handler.log_path = Path(sys.argv[1]), Path(sys.argv[2])
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Path(sys.argv[3]).write_text(str(server.server_address[1]), encoding="utf-8")
+    server.serve_forever()
