@@ -162,6 +162,82 @@ def optimal(
     _show_answer(answer, as_json, html_path)
 
 
+@plan.command()
+@click.option("--quality", help="The loss to reach, by --law.")
+@click.option("--like", help="Or: as good as a model of so many parameters, trained as is best.")
+@click.option("--demand", required=True, help="Tokens read and written over the model's life, such as 2e12.")
+@click.option("--utilisation", help="Share of peak in training; with the next one it decides both's price.")
+@click.option("--inference-utilisation", help="Share of peak in inference.")
+@_law_option
+@_html_option
+@_json_option
+def inference(
+    quality: str | None,
+    like: str | None,
+    demand: str,
+    utilisation: str | None,
+    inference_utilisation: str | None,
+    law_name: str,
+    html_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Work back from inference: the cheapest model of a quality over its life."""
+    from weightgate.plan.asked import inference_from
+
+    utilisations = (utilisation, inference_utilisation)
+    answer = inference_from(quality=quality, like=like, demand=demand, law_name=law_name, utilisations=utilisations)
+    _show_answer(answer, as_json, html_path)
+
+
+@plan.command()
+@click.option("--tokens", required=True, help="Tokens to train on.")
+@click.option("--unique", required=True, help="How many of them are unique.")
+@click.option("--params", help="Parameters; default: what the law wants for so many fresh tokens.")
+@_law_option
+@_html_option
+@_json_option
+def data(tokens: str, unique: str, params: str | None, law_name: str, html_path: Path | None, as_json: bool) -> None:
+    """Repeat the data, grow the model, or get more data."""
+    from weightgate.plan.asked import data_from
+
+    _show_answer(data_from(tokens=tokens, unique=unique, size=params, law_name=law_name), as_json, html_path)
+
+
+@plan.command("next")
+@click.option("--params", help="Parameters; default: those of the recipe, as locked.")
+@click.option("--tokens", help="Tokens; default: those of the recipe, as locked.")
+@click.option("--unique", help="Unique tokens among them; default: all, or the recipe's.")
+@click.option("--data-price", help="Dollars of a billion new unique tokens.")
+@_machine_options
+@_recipe_option
+@_law_option
+@_html_option
+@_json_option
+def next_(
+    params: str | None,
+    tokens: str | None,
+    unique: str | None,
+    data_price: str | None,
+    recipe_path: Path,
+    law_name: str,
+    html_path: Path | None,
+    as_json: bool,
+    **machine: Any,
+) -> None:
+    """Say what the next doubling of compute, data or parameters buys, in loss and in money."""
+    from weightgate.plan.asked import machines_from, next_from
+
+    answer = next_from(
+        point=(params, tokens),
+        unique=unique,
+        data_price=data_price,
+        law_name=law_name,
+        machines=machines_from(**machine),
+        recipe_path=recipe_path,
+    )
+    _show_answer(answer, as_json, html_path)
+
+
 @main.command()
 @_recipe_option
 @_json_option

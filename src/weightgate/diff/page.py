@@ -1,12 +1,20 @@
-"""The report of a comparison: headline, a row for each axis, the verdict, and the deciding prompts side by side."""
+"""The report of a comparison, from the sentence that matters to the tests behind it.
+
+Headline; a row for each axis; traits of style that moved; which stage; each side against itself; the deciding prompts
+side by side; the weights; everything else, collapsed. Completions are untrusted text; the renderers treat all text so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from weightgate.diff.compare import Comparison, DecidingPrompt
+from weightgate.diff.null import Null
 from weightgate.diff.rows import Row
 from weightgate.diff.triage import CAUSES, STAGE_WORDS, Verdict
+from weightgate.diff.weights import TensorChange, WeightEvidence
 from weightgate.report.finding import Severity
 from weightgate.report.page import (
     Bar,
@@ -26,44 +34,76 @@ from weightgate.report.page import (
 )
 
 _SHOWN_SLICES = 25
+_SHOWN_TRAITS = 6
+_SHOWN_TENSORS = 12
+_BRIEF_PROMPTS, _BRIEF_CHARACTERS = 3, 400
+"""What a terminal shows of the deciding prompts; the HTML page and the JSON hold all of them whole."""
+
+_TRAIT_WORDS = {
+    "style.words": "length in words",
+    "style.characters_per_word": "length of words",
+    "style.words_per_sentence": "length of sentences",
+    "style.type_token": "variety of words",
+    "style.trigram_repetition": "repetition",
+    "style.cut_ending": "endings cut off",
+    "style.empty": "empty answers",
+    "style.non_ascii": "characters beyond ASCII",
+    "style.colon_lines": "lines ending in a colon",
+    "style.self_mention": "mentions of being an AI",
+}
 
 
-def comparison_page(comparison: Comparison) -> Page:
-    """Return the report. Completions are untrusted text; the renderers treat all text so."""
-    blocks: list[Block | Section] = [
+def comparison_page(comparison: Comparison, *, brief: bool = False) -> Page:
+    """Return the report; `brief` shortens the deciding prompts to what a terminal has room for."""
+    axes = [row for row in comparison.rows if row.is_headline]
+    blocks: list[Block | Section | None] = [
         _headline(comparison),
-        _table(comparison, "What moved", [row for row in comparison.rows if row.is_headline]),
-        *_verdict_blocks(comparison.verdict),
-        *_deciding_section(comparison.deciding),
+        _table("What moved", axes, len(comparison.rows)) if axes else None,
+        _traits(comparison.rows),
+        *_verdict_blocks(comparison),
+        _null_table(comparison.nulls),
+        _deciding_section(comparison, brief),
+        _weights_section(comparison.weights),
         _details(comparison),
     ]
     return Page(
         title="What changed",
         subtitle=f"{comparison.before.model} -> {comparison.after.model}",
-        blocks=tuple(block for block in blocks if not isinstance(block, Table) or block.rows),
+        blocks=tuple(block for block in blocks if block is not None),
     )
 
 
 def _headline(comparison: Comparison) -> Headline:
-    hinted = comparison.more_prompts is not None
-    severity: Severity = "fail" if comparison.changed else "warn" if hinted else "pass"
+    unsure = comparison.more_prompts is not None or any(null.changed for null in comparison.nulls)
+    severity: Severity = "fail" if comparison.changed else "warn" if unsure else "pass"
+    badge = "changed" if comparison.changed else "undecided" if unsure else "unchanged"
+    axes = [row for row in comparison.rows if row.kind == "axis"]
+    figures = [
+        Figure(label="prompts", value=f"{comparison.prompts:,}", note=f"{comparison.left_out:,} left out"),
+        Figure(label="samples", value=str(comparison.samples), note="of each prompt and side"),
+        Figure(label="traits of style moved", value=_count_moved(comparison.rows, "style")),
+    ]
+    if axes:
+        figures.insert(2, Figure(label="axes moved", value=_count_moved(axes, "axis")))
     return Headline(
         severity=severity,
+        badge=badge,
         text=comparison.headline,
         detail=comparison.verdict.why if comparison.verdict else _would_have_seen(comparison),
-        figures=(
-            Figure(label="prompts", value=f"{comparison.prompts:,}", note=f"{comparison.left_out:,} left out"),
-            Figure(label="samples", value=str(comparison.samples), note="of each prompt and side"),
-            Figure(label="rows", value=str(len(comparison.rows)), note=f"false discovery rate {comparison.alpha:g}"),
-        ),
+        figures=tuple(figures),
     )
+
+
+def _count_moved(rows: Sequence[Row], kind: str) -> str:
+    own = [row for row in rows if row.kind == kind]
+    return f"{sum(row.changed for row in own)} of {len(own)}"
 
 
 def _would_have_seen(comparison: Comparison) -> str:
     return f"a shift of {comparison.smallest_effect:.2f} standard deviations would have been seen in 8 of 10 cases"
 
 
-def _table(comparison: Comparison, title: str, rows: list[Row]) -> Table:
+def _table(title: str, rows: Sequence[Row], corrected_over: int) -> Table:
     columns = (
         Column(name="axis"),
         Column(name="before", align="right"),
@@ -72,10 +112,8 @@ def _table(comparison: Comparison, title: str, rows: list[Row]) -> Table:
         Column(name="corrected p", align="right"),
         Column(name="reading"),
     )
-    caption = f"After minus before, 95 % intervals; p corrected over {len(comparison.rows)} rows."
-    return Table(
-        title=title, columns=columns, rows=tuple(_row(row) for row in rows), caption=caption, shared_scale="column"
-    )
+    caption = f"After minus before, 95 % intervals; p corrected over {corrected_over} rows."
+    return Table(title=title, columns=columns, rows=tuple(map(_row, rows)), caption=caption, shared_scale="column")
 
 
 def _row(row: Row) -> tuple[Cell | str, ...]:
@@ -103,8 +141,41 @@ def _reading(row: Row) -> Cell:
     return Cell(text="changed", severity="fail")
 
 
-def _verdict_blocks(verdict: Verdict | None) -> Iterator[Block]:
-    if verdict is None or verdict.declared:
+def trait_words(name: str) -> str:
+    """What a row of style is called in words; other rows keep their name."""
+    return _TRAIT_WORDS.get(name, name.removeprefix("style.").replace("_", " ")) if name.startswith("style.") else name
+
+
+def _traits(rows: Sequence[Row]) -> Table | None:
+    """The traits of style that moved most, in standard deviations, so that counts and shares can be compared."""
+    moved = [row for row in rows if row.kind == "style" and row.changed and math.isfinite(row.size)]
+    if not moved:
+        return None
+    ranked = sorted(moved, key=lambda row: -abs(row.size))
+    more = f"; {len(ranked) - _SHOWN_TRAITS} more below" if len(ranked) > _SHOWN_TRAITS else ""
+    return Table(
+        title="How it is written now",
+        columns=(Column(name="trait"), Column(name="shift", align="right"), Column(name="corrected p", align="right")),
+        rows=tuple(map(_trait, ranked[:_SHOWN_TRAITS])),
+        caption=f"In standard deviations over the prompts; above 0: more of it{more}.",
+        shared_scale="column",
+    )
+
+
+def _trait(row: Row) -> tuple[Cell | str, ...]:
+    scale = row.size / row.effect.value if row.effect.value else 0.0
+    low, high = row.effect.low * scale, row.effect.high * scale
+    cell = Cell(
+        text=f"{row.size:+.2f}",
+        detail=f"{low:+.2f} to {high:+.2f}",
+        graphic=Interval(value=row.size, low=low, high=high, threshold=0.0),
+    )
+    return trait_words(row.name), cell, f"{row.adjusted_p:.2g}"
+
+
+def _verdict_blocks(comparison: Comparison) -> Iterator[Block]:
+    verdict = comparison.verdict
+    if verdict is None or verdict.declared or set(verdict.fitting) == set(CAUSES):
         return
     rows = tuple(
         (
@@ -126,30 +197,153 @@ def _verdict_blocks(verdict: Verdict | None) -> Iterator[Block]:
         rows=rows,
         caption="p: share of known changes of that cause with so low a score. A verdict needs one cause left.",
     )
-    yield Prose(text=f"Runner-up: {STAGE_WORDS[verdict.runner_up]}. From behaviour alone this is a hypothesis.")
+    yield Prose(text=f"{_runner_up(verdict)} From behaviour alone this is a hypothesis. {_would_separate(comparison)}")
 
 
-def _deciding_section(deciding: tuple[DecidingPrompt, ...]) -> Iterator[Section]:
-    if deciding:
-        blocks = tuple(
-            SideBySide(
-                title=", ".join(one.shows),
-                prompt=one.prompt,
-                texts=(LabelledText(label="before", text=one.before), LabelledText(label="after", text=one.after)),
-            )
-            for one in deciding
+def _runner_up(verdict: Verdict) -> str:
+    return f"Runner-up: {STAGE_WORDS[verdict.runner_up]}."
+
+
+def _would_separate(comparison: Comparison) -> str:
+    """Evidence that this comparison lacks and that would tell the causes further apart."""
+    axes = {row.name.partition(".")[0] for row in comparison.rows if row.kind == "axis"}
+    lacking = []
+    if not {"knowledge", "boundary"} <= axes:
+        lacking.append("the probes of `--suite core`: knowledge tells pre-training, the boundary tells preferences")
+    if comparison.samples < 2:
+        lacking.append("several samples of each prompt: preference alignment narrows what is said")
+    if not comparison.nulls:
+        lacking.append("a second recording of one side, `--a-a FILE`")
+    if "checkpoint" in (comparison.before.kind, comparison.after.kind):
+        lacking.append("a build from the stage before, `weightgate build --from`")
+    return f"What would separate them: {'; '.join(lacking)}." if lacking else ""
+
+
+def _null_table(nulls: Sequence[Null]) -> Table | None:
+    if not nulls:
+        return None
+    columns = (
+        Column(name="side"),
+        Column(name="compared with"),
+        Column(name="prompts", align="right"),
+        Column(name="identical", align="right"),
+        Column(name="lowest p", align="right"),
+        Column(name="reading"),
+    )
+    return Table(
+        title="Each side against itself (A/A)",
+        columns=columns,
+        rows=tuple(map(_null_row, nulls)),
+        caption="Only what moved further than a side moves against itself counts as a change.",
+    )
+
+
+def _null_row(null: Null) -> tuple[Cell | str, ...]:
+    other = (
+        "a second recording" if null.source == "recording" else f"its own samples, {null.samples} and {null.samples}"
+    )
+    moved = ", ".join(trait_words(name) for name in null.shifts)
+    reading = (
+        Cell(text="differs from itself", detail=moved, severity="warn")
+        if null.changed
+        else Cell(text="like itself", severity="pass")
+    )
+    return null.side, other, f"{null.prompts:,}", f"{null.identical:.0%}", f"{null.lowest_p:.2g}", reading
+
+
+def _deciding_section(comparison: Comparison, brief: bool) -> Section | None:
+    deciding: Sequence[DecidingPrompt] = comparison.deciding
+    if not deciding:
+        return None
+    shown = [_shortened(one) for one in deciding[:_BRIEF_PROMPTS]] if brief else deciding
+    names = (comparison.before.model, comparison.after.model)
+    blocks = tuple(
+        SideBySide(
+            title=", ".join(map(trait_words, one.shows)),
+            prompt=one.prompt,
+            texts=(
+                LabelledText(label="before", note=names[0], text=one.before),
+                LabelledText(label="after", note=names[1], text=one.after),
+            ),
         )
-        yield Section(title="The prompts that decide", blocks=blocks)
+        for one in shown
+    )
+    return Section(title="The prompts that decide", blocks=blocks)
+
+
+def _shortened(one: DecidingPrompt) -> DecidingPrompt:
+    return replace(one, prompt=_cut(one.prompt), before=_cut(one.before), after=_cut(one.after))
+
+
+def _cut(text: str) -> str:
+    left = len(text) - _BRIEF_CHARACTERS
+    return text if left <= 0 else f"{text[:_BRIEF_CHARACTERS]} … {left:,} more characters"
+
+
+def _weights_section(weights: WeightEvidence | None) -> Section | None:
+    if weights is None:
+        return None
+    touched = sorted((one for one in weights.tensors if one.equal_share < 1.0), key=lambda one: -one.relative_norm)
+    summary = "both sides hold the same weights, bit by bit"
+    if not weights.equal:
+        summary = (
+            f"{len(touched)} of {len(weights.tensors)} tensors moved, {weights.equal_share:.1%} of values are equal"
+        )
+    apart = {"only before": weights.only_before, "only after": weights.only_after, "other shape": weights.reshaped}
+    blocks = (
+        KeyValues(pairs=tuple((name, ", ".join(names)) for name, names in apart.items() if names)),
+        _tensor_table(touched),
+    )
+    return Section(title="The weights", summary=summary, blocks=_filled(blocks))
+
+
+def _tensor_table(touched: Sequence[TensorChange]) -> Table:
+    columns = (
+        Column(name="tensor", code=True),
+        Column(name="update", align="right"),
+        Column(name="equal values", align="right"),
+        Column(name="equal as bf16", align="right"),
+        Column(name="rank for 90 %", align="right"),
+    )
+    rows = tuple(
+        (
+            one.name,
+            f"{one.relative_norm:.2%}",
+            f"{one.equal_share:.1%}",
+            f"{one.equal_share_bf16:.1%}",
+            str(one.energy_rank or ""),
+        )
+        for one in touched[:_SHOWN_TENSORS]
+    )
+    caption = "Update: norm of the change over the norm of the tensor before. The largest first; evidence, no verdict."
+    return Table(columns=columns, rows=rows, caption=caption)
 
 
 def _details(comparison: Comparison) -> Section:
     slices = sorted((row for row in comparison.rows if not row.is_headline), key=lambda row: row.adjusted_p)
+    sides = (("before", comparison.before), ("after", comparison.after))
     declared = tuple((one.name, f"{one.before} -> {one.after}") for one in comparison.declared)
     general = tuple((one.name, f"p {one.p_value:.2g}, corrected {one.adjusted_p:.2g}") for one in comparison.general)
     blocks: list[Block] = [
+        KeyValues(
+            title="The two sides", pairs=tuple((name, f"{one.kind} {one.model}, {one.place}") for name, one in sides)
+        ),
+        KeyValues(title="Stated differently", pairs=declared),
         KeyValues(title="General tests", pairs=general),
-        _table(comparison, "Topics and style", slices[:_SHOWN_SLICES]),
+        _table("Topics and style", slices[:_SHOWN_SLICES], len(comparison.rows)),
     ]
-    if declared:
-        blocks.insert(0, KeyValues(title="Stated differently", pairs=declared))
-    return Section(title="Details", blocks=tuple(blocks), collapsed=True)
+    return Section(
+        title="Details",
+        summary=f"the two sides, {len(comparison.rows)} rows and {len(comparison.general)} general tests",
+        blocks=_filled(blocks),
+        collapsed=True,
+    )
+
+
+def _filled(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """Leave out tables without rows and lists without pairs."""
+    return tuple(
+        block
+        for block in blocks
+        if not ((isinstance(block, Table) and not block.rows) or (isinstance(block, KeyValues) and not block.pairs))
+    )

@@ -29,12 +29,16 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The one sentence of the page, its severity, and a handful of figures."""
+    """The one sentence of the page, its severity, and a handful of figures.
+
+    `badge` is what the severity is called here, such as "changed"; by default its own word.
+    """
 
     severity: Severity
     text: str
     detail: str = ""
     figures: tuple[Figure, ...] = ()
+    badge: str = ""
 
 
 Verdict = Literal["passed", "failed", "waived", "not measured"]

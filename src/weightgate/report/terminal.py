@@ -117,7 +117,7 @@ def _titled(title: str) -> list[Text]:
 
 def _headline(block: Headline) -> RenderableType:
     """Show severity and sentence, then the figures on one line."""
-    lines = [Text.assemble(_badge(block.severity), "  ", Text(one_line(block.text), style="bold"))]
+    lines = [Text.assemble(_badge(block.severity, block.badge), "  ", Text(one_line(block.text), style="bold"))]
     if block.detail:
         lines.append(Text(visible(block.detail)))
     if block.figures:
