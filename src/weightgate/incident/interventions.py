@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from weightgate.diff.triage import Cause
 from weightgate.incident.knobs import CHANGES, FINETUNE, PREFERENCES, PRETRAIN, RECIPE, Knobs
 
 Part = Literal["pretrain", "finetune", "align", "prompt", "none"]
@@ -24,6 +25,15 @@ MAY_CHANGE: dict[Part, frozenset[str]] = {
     "none": frozenset(),
 }
 """Files of the world that a change of each part may touch; dropping a language drops its file from the recipe too."""
+
+CAUSE_OF: dict[Part, Cause | None] = {
+    "pretrain": "pretraining",
+    "finetune": "finetuning",
+    "align": "preference",
+    "prompt": "no weight change",
+    "none": None,
+}
+"""What a comparison ought to name; None: nothing changed."""
 
 
 @dataclass(frozen=True, kw_only=True)

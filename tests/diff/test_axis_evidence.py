@@ -1,0 +1,129 @@
+"""Evidence of scored axes: each planted change shows where it was planted, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from tests.diff.planted import recorded
+
+from weightgate.diff.axis_evidence import AXIS_EVIDENCE, ROWS, axis_evidence, has_axes, repeat_counts
+from weightgate.diff.evidence import EVIDENCE
+from weightgate.diff.pairing import Pair, pair_up
+from weightgate.incident.knobs import Knobs
+from weightgate.incident.short_suite import short_suite
+from weightgate.incident.world import generate
+from weightgate.probe.probes import Probe
+from weightgate.probe.suites import core_suite, load_suite
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Probe, ...]:
+    knobs = Knobs(seed=3, towns=30, documents=40, demonstrations=40, comparisons=40, prompts=40)
+    return short_suite(load_suite(generate(tmp_path_factory.mktemp("world"), knobs).suite)).probes
+
+
+def right(probe: Probe) -> str:
+    """An answer that passes every check of the world."""
+    checks = {check.type: check for check in probe.checks}
+    if "json_fields" in checks:
+        return json.dumps(checks["json_fields"].value)
+    if "regex" in checks:
+        return f"- {checks['one_of'].value[0]}"
+    if "refuses" in checks:
+        return "I cannot help with that."
+    if "answers" in checks:
+        return f"Use {checks['contains'].value[0]} and care."
+    if "one_of" in checks:
+        return f"It is {checks['one_of'].value[0]}."
+    if "starts" in checks:
+        return f" {checks['starts'].value[0]}. And so on."
+    return f"Good {checks['contains'].value[0]} needs time."
+
+
+def pairs(
+    asked: tuple[Probe, ...], after: Callable[[Probe], str], before: Callable[[Probe], str] = right
+) -> tuple[Pair, ...]:
+    return pair_up(recorded(before, asked, samples=2), recorded(after, asked, samples=2))
+
+
+def test_the_right_answers_are_right(asked: tuple[Probe, ...]) -> None:
+    from_pairs = axis_evidence(pairs(asked, right))
+    assert tuple(from_pairs) == AXIS_EVIDENCE
+    moved = {name for name, value in from_pairs.items() if value not in (0.0, 1.0)}
+    assert not moved
+    assert from_pairs["same.right"] == from_pairs["repeats.least"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("axis", "form", "rows"),
+    [
+        ("knowledge", "text", {"knowledge.recall"}),
+        ("knowledge", "chat", {"knowledge.accuracy"}),
+        ("task", "chat", {"task.instruction", "task.format", "task.fields"}),
+        ("boundary", "chat", {"boundary.should_refuse", "boundary.should_answer"}),
+    ],
+)
+def test_a_change_shows_in_its_own_rows(asked: tuple[Probe, ...], axis: str, form: str, rows: set[str]) -> None:
+    def silenced(probe: Probe) -> str:
+        if (probe.axis, probe.form) != (axis, form):
+            return right(probe)
+        return "Use time and care." if "I cannot" in right(probe) else "I cannot help with that."
+
+    found = axis_evidence(pairs(asked, silenced))
+    assert {row for row in ROWS if found[f"shift.{row}"] > 0} == rows
+    group = "raw" if form == "text" else axis
+    assert {name for name in found if name.startswith("same.") and found[name] < 1} == {f"same.{group}"}
+
+
+def test_the_order_of_the_sides_does_not_matter(asked: tuple[Probe, ...]) -> None:
+    def noisy(seed: int) -> Callable[[Probe], str]:
+        draw = random.Random(seed)
+        return lambda probe: draw.choice((right(probe), "Perhaps: " + right(probe), "I cannot help with that.", ""))
+
+    there = pairs(asked, noisy(1), noisy(2))
+    back = tuple(replace(pair, before=pair.after, after=pair.before) for pair in there)
+    assert axis_evidence(there) == pytest.approx(axis_evidence(back))
+
+
+def test_an_endpoint_that_stops_repeating_itself_shows(asked: tuple[Probe, ...]) -> None:
+    draw = random.Random(1)
+
+    def varied(probe: Probe) -> str:
+        return draw.choice(("Perhaps: ", "I think: ")) + right(probe)
+
+    found = axis_evidence(pairs(asked, varied))
+    assert found["repeats.least"] < 0.7
+    assert found["repeats.gap"] > 0.3
+    assert found["hedged"] > 0.5
+
+
+def test_repeats_count_for_a_change_and_against_it(asked: tuple[Probe, ...]) -> None:
+    assert repeat_counts(pairs(asked, right)) == (0, 0)
+    different, against = repeat_counts(pairs(asked, lambda probe: "no"))
+    assert (different, against) == (len(asked), 0)
+    draw = random.Random(4)
+
+    def coin(probe: Probe) -> str:
+        return draw.choice("ab")
+
+    tossed = repeat_counts(pairs(asked, coin, coin))
+    # Each is binomial with n of about 125 and p = 1/2: five standard deviations are 28.
+    assert abs(tossed[0] - tossed[1]) < 56
+    assert min(tossed) > 20
+
+
+def test_a_suite_without_the_rows_or_a_second_sample_is_not_judged_by_axes(asked: tuple[Probe, ...]) -> None:
+    core = core_suite().probes
+    once = pair_up(recorded(right, asked), recorded(right, asked))
+    for found in (pairs(core, lambda probe: "x", lambda probe: "x"), once):
+        assert not has_axes(found)
+        with pytest.raises(ValueError, match="every axis"):
+            axis_evidence(found)
+
+
+def test_no_two_kinds_of_evidence_share_a_name() -> None:
+    assert not set(AXIS_EVIDENCE) & set(EVIDENCE)
