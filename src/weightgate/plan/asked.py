@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from weightgate.contract.lock import FILE_NAME as LOCK_NAME
+from weightgate.contract.lock import read_lock
 from weightgate.errors import UserError
 from weightgate.plan.answer import Answer
 from weightgate.plan.budget import Compute, Machines, of_dollars, of_flops, of_hours
+from weightgate.plan.data_limit import data_limit
+from weightgate.plan.flops import parameters
 from weightgate.plan.hardware.devices import load_hardware
+from weightgate.plan.inference import inference, quality_of_loss, quality_of_size
 from weightgate.plan.laws.loss import LossLaw
 from weightgate.plan.laws.saved import find_law
+from weightgate.plan.next_doubling import Run, next_doubling
 from weightgate.plan.optimal import optimal
 from weightgate.plan.quantities import read_quantity
+from weightgate.plan.recipe_plan import recipe_shape
+from weightgate.recipe import Pretrain, load
 
 _LEAST_FLOPS = 1e9
+_BILLION = 1e9
 
 
 def machines_from(
@@ -33,14 +42,7 @@ def machines_from(
     device = hardware.device(gpu)
     if price is not None:
         device = device.model_copy(update={"dollars_per_hour": read_quantity(price, name="--price")})
-    share = None if utilisation is None else read_quantity(utilisation, name="--utilisation")
-    if share is not None and share > 1:
-        raise UserError(
-            "more than the dense peak cannot be had",
-            where="--utilisation",
-            expected="a share between 0 and 1",
-            found=utilisation,
-        )
+    share = None if utilisation is None else _share(utilisation, "--utilisation")
     return Machines(name=gpu.lower(), device=device, count=gpus, number_format=number_format, stated=share)
 
 
@@ -56,13 +58,93 @@ def optimal_from(
     return optimal(_budget(budget, machines, law), law, machines=machines, point=point_from(*point))
 
 
-def point_from(parameters: str | None, tokens: str | None) -> tuple[float, float] | None:
+def inference_from(
+    *,
+    quality: str | None,
+    like: str | None,
+    demand: str,
+    law_name: str,
+    utilisations: tuple[str | None, str | None],
+) -> Answer:
+    """Answer `weightgate plan inference`; `utilisations` are of training and of inference, and decide both's price."""
+    law = find_law(law_name)
+    if (quality is None) == (like is None):
+        raise UserError("say the quality in one way", expected="exactly one of --quality, --like")
+    wanted = (
+        quality_of_loss(read_quantity(quality, name="--quality"), law)
+        if quality is not None
+        else quality_of_size(read_quantity(str(like), name="--like", least=1), law)
+    )
+    return inference(
+        wanted,
+        read_quantity(demand, name="--demand", least=1),
+        law,
+        inference_price=_share(utilisations[0], "--utilisation") / _share(utilisations[1], "--inference-utilisation"),
+    )
+
+
+def data_from(*, tokens: str, unique: str, size: str | None, law_name: str) -> Answer:
+    """Answer `weightgate plan data`."""
+    return data_limit(
+        read_quantity(tokens, name="--tokens", least=1),
+        read_quantity(unique, name="--unique", least=1),
+        find_law(law_name),
+        parameters=None if size is None else read_quantity(size, name="--params", least=1),
+    )
+
+
+def next_from(
+    *,
+    point: tuple[str | None, str | None],
+    unique: str | None,
+    data_price: str | None,
+    law_name: str,
+    machines: Machines | None,
+    recipe_path: Path,
+) -> Answer:
+    """Answer `weightgate plan next`, for the point that was typed or, without one, for the recipe's pre-training."""
+    stated = point_from(*point)
+    run = planned_run(recipe_path) if stated is None else Run(parameters=stated[0], tokens=stated[1], unique=stated[1])
+    if unique is not None:
+        distinct = min(read_quantity(unique, name="--unique", least=1), run.tokens)
+        run = Run(parameters=run.parameters, tokens=run.tokens, unique=distinct)
+    price = None if data_price is None else read_quantity(data_price, name="--data-price") / _BILLION
+    return next_doubling(run, find_law(law_name), machines=machines, dollars_per_token=price)
+
+
+def planned_run(recipe_path: Path) -> Run:
+    """The recipe's pre-training as its lock states it. Raises `UserError` where there is none to read."""
+    recipe = load(recipe_path)
+    stage = next((each for each in recipe.stages if isinstance(each, Pretrain)), None)
+    if stage is None or recipe.base is not None:
+        raise UserError(
+            "the recipe does no pre-training from scratch", where=str(recipe_path), mend="give --params and --tokens"
+        )
+    fact = next(each for each in read_lock(recipe_path.parent / LOCK_NAME)["stages"] if each["name"] == stage.name)
+    tokens = float(fact["steps"] * stage.batch * stage.context)
+    size = parameters(recipe_shape(recipe)).total
+    return Run(parameters=float(size), tokens=tokens, unique=min(tokens, float(fact["census"]["tokens"])))
+
+
+def _share(text: str | None, name: str) -> float:
+    """A share between 0 and 1; 1 where nothing was typed."""
+    if text is None:
+        return 1.0
+    value = read_quantity(text, name=name)
+    if value > 1:
+        raise UserError(
+            "more than the dense peak cannot be had", where=name, expected="a share between 0 and 1", found=text
+        )
+    return value
+
+
+def point_from(size: str | None, tokens: str | None) -> tuple[float, float] | None:
     """Parameters and tokens of the user's plan; None where neither was given."""
-    if parameters is None and tokens is None:
+    if size is None and tokens is None:
         return None
-    if parameters is None or tokens is None:
-        raise UserError("a plan to compare needs both its parameters and its tokens", where="--params, --tokens")
-    return read_quantity(parameters, name="--params", least=1), read_quantity(tokens, name="--tokens", least=1)
+    if size is None or tokens is None:
+        raise UserError("a plan needs both its parameters and its tokens", where="--params, --tokens")
+    return read_quantity(size, name="--params", least=1), read_quantity(tokens, name="--tokens", least=1)
 
 
 def _budget(budget: Mapping[str, str | None], machines: Machines | None, law: LossLaw) -> Compute:

@@ -6,8 +6,10 @@ will be read and written over the model's life. With prices a FLOP that differ, 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from weightgate.plan.laws.loss import FLOPS_PER_PARAMETER_AND_TOKEN as SIX
 from weightgate.plan.laws.loss import Constants
@@ -15,7 +17,7 @@ from weightgate.plan.laws.loss import Constants
 INFERENCE_FLOPS = 2.0
 """A parameter and token, forward only."""
 
-_HALVINGS = 200
+_HALVINGS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,38 +45,44 @@ def lifetime(parameters: float, tokens: float, demand: float) -> Lifetime:
     )
 
 
-def cheapest(law: Constants, loss: float, demand: float, *, inference_price: float = 1.0) -> Lifetime:
-    """The model of least lifetime cost that reaches `loss`.
+def cheapest_size(law: Constants, loss: Any, demand: float, *, inference_price: float = 1.0) -> tuple[Any, Any]:
+    """Parameters and tokens of least lifetime cost that reach `loss`; arrays where the law's constants are.
 
     With R = (l - E)^(1/k), D solves beta B (1 + I / (3 D)) D^-beta = alpha (R - B D^-beta), which has one root above
-    (B / R)^(1/beta); then N = (A / (R - B D^-beta))^(1/alpha). At I = 0 that is the optimum of training alone.
+    (B / R)^(1/beta); then N = (A / (R - B D^-beta))^(1/alpha). At I = 0 that is the optimum of training alone. NaN
+    where `loss` is not above E.
 
     Args:
         demand: I, tokens over the model's life.
         inference_price: price of an inference FLOP over that of a training FLOP.
+    """
+    reducible = np.where(loss > law.E, loss - law.E, np.nan) ** (1 / law.k)
+    weighted = demand * inference_price
+
+    def surplus(log_tokens: Any) -> Any:
+        term = law.B * np.exp(-law.beta * log_tokens)
+        return law.beta * term * (1 + weighted / 3 * np.exp(-log_tokens)) - law.alpha * (reducible - term)
+
+    low = np.log(law.B / reducible) / law.beta
+    high = low + 1.0
+    while np.any(surplus(high) > 0):
+        high = np.where(surplus(high) > 0, high + 1.0, high)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        above = surplus(middle) > 0
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return (law.A / (reducible - law.B * np.exp(-law.beta * high))) ** (1 / law.alpha), np.exp(high)
+
+
+def cheapest(law: Constants, loss: float, demand: float, *, inference_price: float = 1.0) -> Lifetime:
+    """The model of least lifetime cost that reaches `loss`; see `cheapest_size`.
 
     Raises `ValueError` where `loss` is not above E: no model of any size reaches it.
     """
     if not loss > law.E:
         raise ValueError(f"no model reaches {loss:g}: the law's irreducible loss is {law.E:g}")
-    reducible = (loss - law.E) ** (1 / law.k)
-    weighted = demand * inference_price
-
-    def surplus(log_tokens: float) -> float:
-        tokens = math.exp(log_tokens)
-        term = law.B * tokens**-law.beta
-        return float(law.beta * term * (1 + weighted / (3 * tokens)) - law.alpha * (reducible - term))
-
-    low = math.log(law.B / reducible) / law.beta
-    high = low + 1.0
-    while surplus(high) > 0:
-        high += 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if surplus(middle) > 0 else (low, middle)
-    tokens = math.exp(high)
-    parameters = (law.A / (reducible - law.B * tokens**-law.beta)) ** (1 / law.alpha)
-    return lifetime(parameters, tokens, demand)
+    parameters, tokens = cheapest_size(law, loss, demand, inference_price=inference_price)
+    return lifetime(float(parameters), float(tokens), demand)
 
 
 def implied_demand(law: Constants, parameters: float, tokens: float) -> float:
