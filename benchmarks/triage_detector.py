@@ -23,7 +23,7 @@ from weightgate.stats import proportion
 
 RESULTS = Path("benchmarks/results")
 SEED = 11
-DRAWS = 40
+DRAWS = 100
 DOSES = {
     "5 %": "zephyr_0.05",
     "10 %": "zephyr_0.1",
@@ -85,16 +85,15 @@ def ladder(root: Path) -> dict[str, dict[str, dict[str, float]]]:
     for dose, model in DOSES.items():
         found[dose] = {}
         for size in SIZES[dose]:
-            draws = DRAWS if size <= 50 else DRAWS // 2
             hits = 0
-            for _ in range(draws):
+            for _ in range(DRAWS):
                 kept = rng.choice(len(prompts), size, replace=False)
                 sides = ({int(at): outputs[name][int(at)] for at in kept} for name in (UNTUNED, model))
                 hits += compare(*(recorded(side, prompts) for side in sides)).changed
             twice = 2 * size if size != 12 else 25
             found[dose][str(size)] = {
-                "power": hits / draws,
-                "draws": draws,
+                "power": hits / DRAWS,
+                "draws": DRAWS,
                 "reference_at_twice": TABULATED[dose][twice],
             }
     return found

@@ -85,19 +85,43 @@ Side = dict[int, tuple[str, np.ndarray]]
 """Prompt id -> completion, and its style features."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StylePair:
+    """Style differences, b minus a, of a chat pair: (prompts, features); `named` are its family and its models."""
+
+    family: str
+    named: tuple[str, ...]
+    differences: np.ndarray
+
+
+def style_pairs(root: Path) -> Iterator[StylePair]:
+    """Yield every labelled chat pair."""
+    for pair, a, b in _chat_pairs(root):
+        shared = sorted(a.keys() & b.keys())
+        yield StylePair(
+            family=pair["family"],
+            named=(pair["family"], pair["model_a"], pair["model_b"]),
+            differences=np.array([b[at][1] - a[at][1] for at in shared]),
+        )
+
+
 def _chat_rows(root: Path) -> Iterator[PairRow]:
+    prompts = {row["prompt_id"]: row["instruction"] for row in jsonl(root / "alpacaeval_prompts.jsonl")}
+    for pair, a, b in _chat_pairs(root):
+        yield _row(pair, _CAUSE_OF_LABEL[pair["changed"]], pair_evidence(prompts, a, b))
+
+
+def _chat_pairs(root: Path) -> Iterator[tuple[dict[str, Any], Side, Side]]:
     """Pairs of the two collections that answer the 805 prompts, one completion each."""
     pairs = [pair for pair in jsonl(root / "pairs.jsonl") if {pair["file_a"], pair["file_b"]} <= set(_CHAT_FILES)]
-    prompts = {row["prompt_id"]: row["instruction"] for row in jsonl(root / "alpacaeval_prompts.jsonl")}
+    pairs = [pair for pair in pairs if pair["changed"] in _CAUSE_OF_LABEL]
     sides: dict[tuple[str, str], Side] = {}
     for file in _CHAT_FILES:
         wanted = {pair[f"model_{x}"] for pair in pairs for x in "ab" if pair[f"file_{x}"] == file}
         for (model,), side in read_sides(root / file, wanted, ("model",)).items():
             sides[file, model] = side
     for pair in pairs:
-        if pair["changed"] in _CAUSE_OF_LABEL:
-            a, b = sides[pair["file_a"], pair["model_a"]], sides[pair["file_b"], pair["model_b"]]
-            yield _row(pair, _CAUSE_OF_LABEL[pair["changed"]], pair_evidence(prompts, a, b))
+        yield pair, sides[pair["file_a"], pair["model_a"]], sides[pair["file_b"], pair["model_b"]]
 
 
 def _assistant_rows(root: Path) -> Iterator[PairRow]:

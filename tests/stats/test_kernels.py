@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weightgate.stats import kernel_test
+from weightgate.stats import joint_swap_test, kernel_test
 from weightgate.stats.kernels import Kernel, hamming, spectrum
 
 _TEXTS = st.lists(st.text(max_size=40), min_size=1, max_size=6)
@@ -68,3 +70,24 @@ def test_equal_texts_are_equal() -> None:
         found = kernel_test([["a b", "a b"]], [["a b", "a b"]], kernel=kernel)
         assert found.statistic == pytest.approx(0)
         assert found.p_value == 1
+
+
+def test_one_kernel_alone_is_the_test_of_every_swap() -> None:
+    shifts = np.random.default_rng(5).normal(0.4, 1, size=(8, 3))
+    squares = [((np.array(signs) @ shifts) ** 2).sum() for signs in product((1, -1), repeat=8)]
+    exact = np.mean(np.array(squares) >= squares[0] * (1 - 1e-9))
+    # A share of 1,999 draws is further than 0.06 from its expectation with probability below 1e-6.
+    assert joint_swap_test([shifts], draws=1999) == pytest.approx(float(exact), abs=0.06)
+
+
+def test_kernels_that_each_see_a_little_see_it_together() -> None:
+    rng = np.random.default_rng(7)
+    alone, together, quiet = 0, 0, 0
+    for seed in range(60):
+        kernels = [rng.normal(0.25, 1, size=(30, 2)) for _ in range(4)]
+        alone += joint_swap_test(kernels[:1], seed=seed, draws=199) <= 0.05
+        together += joint_swap_test(kernels, seed=seed, draws=199) <= 0.05
+        quiet += joint_swap_test([kernel - 0.25 for kernel in kernels], seed=seed, draws=199) <= 0.05
+    assert together > alone + 10
+    assert quiet <= 13  # Binomial(60, 0.05) exceeds 13 with probability below 1e-5
+    assert joint_swap_test([np.zeros((5, 2))]) == 1

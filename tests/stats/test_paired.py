@@ -26,6 +26,7 @@ from weightgate.stats import (
     prompts_needed,
     sign_test,
     smallest_effect_seen,
+    weighted_benjamini_hochberg,
 )
 
 _SIGNS = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), max_size=60)
@@ -138,6 +139,15 @@ def test_corrections_agree_with_scipy(p_values: list[float]) -> None:
         assert benjamini_yekutieli(p_values) == pytest.approx(stats.false_discovery_control(p_values, method="by"))
     else:
         assert benjamini_hochberg(p_values) == []
+
+
+@given(_PROBABILITIES, st.floats(0.1, 10))
+@settings(deadline=None)
+def test_equal_weights_are_none_and_weight_is_level(p_values: list[float], weight: float) -> None:
+    assert weighted_benjamini_hochberg(p_values, [weight] * len(p_values)) == pytest.approx(
+        benjamini_hochberg(p_values)
+    )
+    assert weighted_benjamini_hochberg([0.02, 1.0], [3, 1]) == pytest.approx([0.02 / 1.5 * 2, 1.0])
 
 
 def test_a_p_value_out_of_range_is_no_p_value() -> None:

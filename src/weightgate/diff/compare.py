@@ -1,9 +1,10 @@
 """Compare two recordings: is the difference real, what differs, which stage moved, and which prompts show it.
 
-Whether anything changed is asked of a few groups: the scored rows together and the style rows together (Simes 1986),
-all style features jointly, and the kernels; corrected over these groups. Rows are looked at only then, corrected within
-their group, so that dozens of traits of style do not drown an axis. Where nothing changed, the whole comparison alarms
-with probability about alpha at most, and a shift that no row shows alone is still found.
+Whether anything changed is asked of a few groups: style and wording jointly (`weightgate.diff.joint`), the scored rows
+together, the style rows together (Simes 1986), and a kernel over repeated samples; corrected over these groups, each
+with its weight. Rows are looked at only then, corrected within their group, so that dozens of traits of style do not
+drown an axis. Where nothing changed, the whole comparison alarms with probability about alpha at most, and a shift that
+no row shows alone is still found.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from weightgate.diff.agreement import agreement, said, thinned
 from weightgate.diff.evidence import evidence
 from weightgate.diff.features import STYLE_FEATURES, strip_special, style
+from weightgate.diff.joint import joint_test
 from weightgate.diff.null import Null
 from weightgate.diff.pairing import Declared, Pair, declared_differences, pair_up
 from weightgate.diff.rows import LEAST_PROMPTS, Row, score_rows, style_rows
@@ -25,7 +27,13 @@ from weightgate.diff.triage import TriageModel, Verdict, declared_verdict, triag
 from weightgate.diff.verdict import headline
 from weightgate.diff.weights import WeightEvidence
 from weightgate.probe.recording import Snapshot, TargetDescription
-from weightgate.stats import benjamini_hochberg, kernel_test, prompts_needed, smallest_effect_seen
+from weightgate.stats import (
+    benjamini_hochberg,
+    kernel_test,
+    prompts_needed,
+    smallest_effect_seen,
+    weighted_benjamini_hochberg,
+)
 
 ALPHA = 0.05
 SCHEMA = 1
@@ -34,6 +42,9 @@ LEAST_TRIAGE_PROMPTS = 40
 
 _SUGGESTIVE = 0.2
 """Between alpha and this corrected p, a comparison cannot tell rather than finds nothing."""
+
+_WEIGHTS = {"style and wording jointly": 4.0, "axes and topics": 2.0, "hamming kernel": 2.0, "traits of style": 1.0}
+"""Shares of alpha: the joint test sees most changes first; a single trait is only for sharp ones that it overlooks."""
 
 _SIDES = ("before", "after")
 _STYLE_SAMPLES = 2
@@ -162,9 +173,8 @@ def compare(
     pairs = pair_up(before, after)
     styles = [_mean_style([getattr(pair, side) for pair in pairs]) for side in _SIDES]
     longer = styles[1][:, _LENGTH] - styles[0][:, _LENGTH]
-    style_found, joint = style_rows(*styles, seed=seed)
-    found = [*score_rows(pairs, longer, alpha=alpha, seed=seed), *style_found]
-    general = _general(found, {"style jointly": joint} | _kernel_tests(pairs, seed))
+    found = [*score_rows(pairs, longer, alpha=alpha, seed=seed), *style_rows(*styles, seed=seed)]
+    general = _general(found, _joint_tests(pairs, styles[1] - styles[0], seed), alpha)
     rows = _judged(found, any(one.adjusted_p <= alpha for one in general), alpha, tolerance)
     changed = _has_changed(rows, general, alpha, tolerance)
     declared = declared_differences(before, after)
@@ -202,29 +212,35 @@ def _mean_style(completions: Sequence[Sequence[str]]) -> np.ndarray:
     return np.array([np.mean([style(text) for text in texts[:_STYLE_SAMPLES]], axis=0) for texts in completions])
 
 
-def _kernel_tests(pairs: Sequence[Pair], seed: int) -> dict[str, float]:
-    """The spectrum kernel, on one completion of each side; and where there are several, the Hamming kernel."""
+def _joint_tests(pairs: Sequence[Pair], differences: np.ndarray, seed: int) -> dict[str, float]:
+    """Style with the wording of one completion of each side; and where there are several, the Hamming kernel."""
     if len(pairs) < LEAST_PROMPTS:
         return {}
     after, before = ([[strip_special(text) for text in getattr(pair, side)] for pair in pairs] for side in _SIDES[::-1])
-    first = [[texts[:1] for texts in side] for side in (after, before)]
-    found = {"spectrum kernel": kernel_test(*first, kernel="spectrum", seed=seed).p_value}
+    first = [[texts[0] for texts in side] for side in (after, before)]
+    found = {"style and wording jointly": joint_test(differences, *first, seed=seed)}
     if any(len(texts) > 1 for texts in before):
         found["hamming kernel"] = kernel_test(after, before, kernel="hamming", seed=seed).p_value
     return found
 
 
-def _general(rows: Sequence[Row], p_values: dict[str, float]) -> tuple[General, ...]:
-    """Correct the general tests, and that of all rows together, over one another."""
+def _general(rows: Sequence[Row], p_values: dict[str, float], alpha: float) -> tuple[General, ...]:
+    """Correct the joint tests, and those of all rows of a kind together, over one another."""
+    telling = [row for row in rows if _can_tell(row, alpha)]
     groups = {
-        "axes and topics": [row.test.p_value for row in rows if row.kind != "style"],
-        "traits of style": [row.test.p_value for row in rows if row.kind == "style"],
+        "axes and topics": [row.test.p_value for row in telling if row.kind != "style"],
+        "traits of style": [row.test.p_value for row in telling if row.kind == "style"],
     }
-    named = {name: min(benjamini_hochberg(group)) for name, group in groups.items() if group} | p_values
-    adjusted = benjamini_hochberg(list(named.values()))
+    named = p_values | {name: min(benjamini_hochberg(group)) for name, group in groups.items() if group}
+    adjusted = weighted_benjamini_hochberg(list(named.values()), [_WEIGHTS[name] for name in named])
     return tuple(
         General(name=name, p_value=p, adjusted_p=q) for (name, p), q in zip(named.items(), adjusted, strict=True)
     )
+
+
+def _can_tell(row: Row, alpha: float) -> bool:
+    """Whether enough prompts differ, whichever way, for a p of alpha; others need no correction (Tarone 1990)."""
+    return 2.0 ** (1 - row.test.rose - row.test.fell) <= alpha
 
 
 def _judged(rows: Sequence[Row], gate: bool, alpha: float, tolerance: float) -> tuple[Row, ...]:

@@ -51,7 +51,6 @@ _SHORTENS = frozenset({"refuses", "answers"})
 """Declining makes an answer short, not the other way round, so length explains none of it."""
 
 _POSSIBLE_BIGRAMS = 10_000
-_SHRINKAGE = 0.3
 _HALF = 0.5
 """An explanation must take away at least half of the effect."""
 
@@ -129,28 +128,19 @@ def score_rows(pairs: Sequence[Pair], longer: np.ndarray, *, alpha: float, seed:
     yield from _diversity_rows(pairs, seed)
 
 
-def style_rows(before: np.ndarray, after: np.ndarray, *, seed: int) -> tuple[list[Row], float]:
-    """Return one row for each style feature that differs anywhere, and the p-value of all of them jointly.
-
-    Both sides are (pairs, features). Jointly, the statistic is that of Hotelling (1931) over the signs' permutation
-    distribution, with the correlation of the features shrunk towards independence: it finds shifts that many features
-    share and none shows alone.
-    """
+def style_rows(before: np.ndarray, after: np.ndarray, *, seed: int) -> list[Row]:
+    """Return one row for each style feature that differs anywhere. Both sides are (pairs, features)."""
     differences = after - before
     moving = np.flatnonzero(differences.any(axis=0))
     if len(differences) < LEAST_PROMPTS or not len(moving):
-        return [], 1.0
+        return []
     scaled = differences[:, moving] / np.sqrt((differences[:, moving] ** 2).sum(axis=0))
-    observed, drawn = scaled.sum(axis=0), flipped_sums(scaled, seed=seed, draws=PERMUTATION_DRAWS)
-    p_values = _permutation_p(np.abs(observed), np.abs(drawn))
-    shrunk = (1 - _SHRINKAGE) * scaled.T @ scaled + _SHRINKAGE * np.eye(len(moving))
-    root = np.linalg.cholesky(np.linalg.inv(shrunk))
-    joint = _permutation_p(((observed @ root) ** 2).sum(), ((drawn @ root) ** 2).sum(axis=1))
-    rows = [
+    drawn = flipped_sums(scaled, seed=seed, draws=PERMUTATION_DRAWS)
+    p_values = _permutation_p(np.abs(scaled.sum(axis=0)), np.abs(drawn))
+    return [
         _style_row(STYLE_FEATURES[at], before[:, at], after[:, at], float(p))
         for at, p in zip(moving, p_values, strict=True)
     ]
-    return rows, float(joint)
 
 
 def _permutation_p(observed: np.ndarray, drawn: np.ndarray) -> np.ndarray:

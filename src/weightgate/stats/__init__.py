@@ -1,7 +1,13 @@
 """Estimates with their doubt, and the tests that compare them."""
 
 from weightgate.stats.calibration import conformal_p_value, false_alarm_rate
-from weightgate.stats.corrections import benjamini_hochberg, benjamini_yekutieli, e_benjamini_hochberg, e_from_p
+from weightgate.stats.corrections import (
+    benjamini_hochberg,
+    benjamini_yekutieli,
+    e_benjamini_hochberg,
+    e_from_p,
+    weighted_benjamini_hochberg,
+)
 from weightgate.stats.estimates import (
     BOOTSTRAP_DRAWS,
     LEVEL,
@@ -15,7 +21,8 @@ from weightgate.stats.estimates import (
     proportion,
     ratio,
 )
-from weightgate.stats.kernels import KernelTest, kernel_test
+from weightgate.stats.exchangeable import LEVELS, look_p_value, spread_of_mean
+from weightgate.stats.kernels import KernelTest, joint_swap_test, kernel_test
 from weightgate.stats.paired import (
     Conditioned,
     PairedTest,
@@ -30,6 +37,7 @@ from weightgate.stats.paired import (
 )
 from weightgate.stats.sequential import (
     BettingProcess,
+    ChangeProcess,
     ConformalProcess,
     SpendingProcess,
     betting_evidence,
@@ -39,7 +47,9 @@ from weightgate.stats.sequential import (
 __all__ = [
     "BOOTSTRAP_DRAWS",
     "LEVEL",
+    "LEVELS",
     "BettingProcess",
+    "ChangeProcess",
     "Conditioned",
     "ConformalProcess",
     "Estimate",
@@ -59,7 +69,9 @@ __all__ = [
     "e_from_p",
     "effect_size",
     "false_alarm_rate",
+    "joint_swap_test",
     "kernel_test",
+    "look_p_value",
     "mcnemar",
     "mean",
     "measurement_from_json",
@@ -71,4 +83,6 @@ __all__ = [
     "ratio",
     "sign_test",
     "smallest_effect_seen",
+    "spread_of_mean",
+    "weighted_benjamini_hochberg",
 ]

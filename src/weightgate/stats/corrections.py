@@ -24,6 +24,15 @@ def benjamini_yekutieli(p_values: Sequence[float]) -> list[float]:
     return _step_up(p_values, sum(1 / k for k in range(1, len(p_values) + 1)))
 
 
+def weighted_benjamini_hochberg(p_values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """Adjusted p-values where a hypothesis of twice the weight is given twice the level.
+
+    Benjamini-Hochberg on p / w, the weights above 0 and scaled to a mean of 1 (Genovese, Roeder & Wasserman 2006).
+    """
+    scaled = np.asarray(weights, dtype=np.float64) / max(1e-300, float(np.sum(weights))) * len(weights)
+    return benjamini_hochberg([min(1.0, p / weight) for p, weight in zip(p_values, scaled, strict=True)])
+
+
 def _step_up(p_values: Sequence[float], factor: float) -> list[float]:
     p = np.asarray(p_values, dtype=np.float64)
     if p.size == 0:

@@ -76,20 +76,36 @@ def _spectrum_test(pairs: Sequence[tuple[Sequence[str], Sequence[str]]], seed: i
     even = [(ours[: len(theirs)], theirs[: len(ours)]) for ours, theirs in pairs]
     rows = [_mean_spectrum(ours) - _mean_spectrum(theirs) for ours, theirs in even]
     shifts = np.stack(rows) if rows else np.zeros((0, SPECTRUM_BUCKETS))
-    # |sum of signed shifts|^2 = s' G s, and G has one row for each prompt rather than one column for each bucket.
-    gram = shifts @ shifts.T
-    observed = float(gram.sum())
-    root = _root(gram)
-    drawn = (flipped_sums(root, seed=seed, draws=draws) ** 2).sum(axis=1) if len(root) else np.zeros(draws)
+    observed, drawn = swapped_squares(shifts, seed=seed, draws=draws)
     return _tested(observed, drawn, len(pairs), "spectrum", scale=max(1, len(pairs)) ** 2)
 
 
-def _root(gram: Floats) -> Floats:
-    """A matrix R with R R' = gram, with as many columns as gram has directions."""
-    values, vectors = np.linalg.eigh(gram)
-    kept = values > 1e-12 * max(1e-300, float(values.max(initial=0.0)))
-    root: Floats = vectors[:, kept] * np.sqrt(values[kept])
-    return root
+def swapped_squares(shifts: Floats, *, seed: int, draws: int) -> tuple[float, Floats]:
+    """|sum of shifts|^2 over prompts, and the same (draws,) with the two sides of prompts swapped at random.
+
+    `shifts` (prompts, features) are feature vectors after minus before; the squared sum is prompts^2 times MMD^2. One
+    seed swaps the same prompts, whatever the features.
+    """
+    return float((shifts.sum(axis=0) ** 2).sum()), (flipped_sums(shifts, seed=seed, draws=draws) ** 2).sum(axis=1)
+
+
+def joint_swap_test(kernels: Sequence[Floats], *, seed: int = 0, draws: int = 999) -> float:
+    """p-value of several kernels together: the square of each in deviations of its own null, then summed.
+
+    A sum of kernels is a kernel, so this is one MMD test; all kernels are swapped together, so its p-value is exact
+    however they hang together. Where each sees a little, it sees more than a correction over them would.
+
+    Args:
+        kernels: shifts (prompts, features) as `swapped_squares` takes them, over the same prompts.
+    """
+    total = np.zeros(draws + 1)
+    for shifts in kernels:
+        observed, drawn = swapped_squares(shifts, seed=seed, draws=draws)
+        squares = np.concatenate([[observed], drawn])
+        spread = float(squares.std())
+        if spread > 1e-12 * float(squares.mean()):
+            total += (squares - squares.mean()) / spread
+    return float((total >= total[0] - 1e-9).mean())
 
 
 def _tested(observed: float, drawn: Floats, prompts: int, kernel: Kernel, *, scale: float) -> KernelTest:
