@@ -75,10 +75,14 @@ def inquiry_like(snapshot: Snapshot, decoding: Decoding) -> Inquiry:
 
 
 def asker_of(address: Address, inquiry: Inquiry, load_model: LoadModel) -> Asker:
-    """Make a target ready to answer. Raises `DataError` for a recording, which answers nothing new."""
+    """Make a target ready to answer.
+
+    Raises `DataError` for a recording, which answers nothing new, and `EndpointError` for a key that is not set.
+    """
     if isinstance(address, RecordingAddress):
         raise DataError("a recording cannot be asked", where=str(address.path), mend="name what it is a recording of")
     if isinstance(address, EndpointAddress):
+        address.config.key()  # a key that is missing is told before a file is begun
         return EndpointAsker(config=address.config, spending=Spending(address.config))
     return load_model(address, inquiry.suite, inquiry.decoding)
 

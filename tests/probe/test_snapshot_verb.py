@@ -1,0 +1,192 @@
+"""`weightgate snapshot` as a user runs it: against endpoints that behave, that fail, and that are hostile."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from scripted_endpoint import HUGE_BYTES, ScriptedEndpoint, scripted_endpoint
+
+from weightgate.cli import main
+from weightgate.probe.snapshot_file import load_snapshot
+
+KEY, VARIABLE = "wg-secret-0123456789", "WEIGHTGATE_TEST_KEY"
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedEndpoint]:
+    monkeypatch.setenv(VARIABLE, KEY)
+    with scripted_endpoint() as served:
+        yield served
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_prompts(folder: Path, *scripts: str | dict[str, Any]) -> None:
+    rows = ({"prompt": one} if isinstance(one, str) else one for one in scripts)
+    (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def write_target(folder: Path, url: str, **settings: Any) -> None:
+    """Describe an endpoint that is given up on at once; JSON is YAML."""
+    quick = {"retries": 0, "timeout_seconds": 0.5, "max_reply_bytes": 10_000, "api_key_variable": VARIABLE}
+    (folder / "target.yaml").write_text(json.dumps({"target": {"url": url, "model": "m", **quick, **settings}}))
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["snapshot", *arguments], catch_exceptions=False)
+
+
+def test_the_core_suite_is_asked_by_default(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    done = run(endpoint.url, "--model", "m", "--key-variable", VARIABLE, "--concurrency", "32", "-o", "s.jsonl")
+    assert done.exit_code == 0, done.output
+    taken = load_snapshot(folder / "s.jsonl")
+    assert (taken.complete, len(taken.probes) >= 240, len(taken.answers)) == (True, True, 2 * len(taken.probes))
+    assert (taken.header.suite_name, taken.decoding.temperature, taken.decoding.max_tokens) == ("core", 0.7, 512)
+    assert f"{len(taken.answers)} completions of {len(taken.probes)} prompts" in done.output
+    assert endpoint.most_open <= 32
+
+
+def test_own_prompts_are_asked_with_what_is_known_of_their_answers(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    write_prompts(folder, "hello", {"prompt": "{}", "schema": {"type": "object"}}, {"prompt": "x", "regex": "x"})
+    options = ["--samples", "3", "--temperature", "0.2", "--max-tokens", "9", "--seed", "5"]
+    done = run(endpoint.url, "--model", "m", "--prompts", "mine.jsonl", *options, "--json", "-o", "s.jsonl")
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["complete"], told["answered"], told["wanted"]) == (0, True, 9, 9)
+    stated = {name: value for name, value in told["decoding"].items() if value is not None}
+    assert stated == {"samples": 3, "temperature": 0.2, "max_tokens": 9, "seed": 5}
+    assert [probe.axis for probe in load_snapshot(folder / "s.jsonl").probes] == ["open", "task", "task"]
+    assert {(sent["temperature"], sent["max_tokens"]) for sent in endpoint.requests} == {(0.2, 9)}
+    assert {sent["seed"] for sent in endpoint.requests} == {5, 6, 7}
+
+
+def test_a_dry_run_asks_nothing_and_knows_what_is_left(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    write_prompts(folder, *"abcd")
+    common = [endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "--max-tokens", "10", "-o", "s.jsonl"]
+    price = ["--price", "1", "2", "--dry-run", "--json"]
+    told = json.loads(run(*common, *price).stdout)[endpoint.url]
+    assert (told["prompts"], told["samples"], told["open_questions"]) == (4, 2, 8)
+    assert told["cost"]["completion_tokens"] == 80
+    assert told["cost"]["money"] == pytest.approx((told["cost"]["prompt_tokens"] + 160) / 1e6)
+    assert endpoint.requests == []
+    assert run(*common, "--budget", "calls=3").exit_code == 2
+    assert json.loads(run(*common, *price).stdout)[endpoint.url]["open_questions"] == 5
+
+
+def test_a_spent_budget_keeps_what_was_paid_for_and_the_same_command_goes_on(
+    endpoint: ScriptedEndpoint, folder: Path
+) -> None:
+    write_prompts(folder, *"abcdef")
+    common = [endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "--samples", "1", "-o", "s.jsonl"]
+    stopped = run(*common, "--budget", "calls=2")
+    assert (stopped.exit_code, "budget" in stopped.output, len(endpoint.requests)) == (2, True, 2)
+    assert len(load_snapshot(folder / "s.jsonl").answers) == 2
+    assert run(*common).exit_code == 0
+    assert sorted(sent["messages"][0]["content"] for sent in endpoint.requests) == list("abcdef")
+    assert "the budget cannot be read" in run(*common, "--budget", "cals=2").output
+    assert "needs the price" in run(*common, "--budget", "money=2").output
+
+
+def test_a_hostile_endpoint_costs_only_the_answers_it_withholds(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    bad = ["html", "truncated", "huge", "slow", "silent", "status 500", "busy 9", 'raw {"choices": []}', "raw [[["]
+    write_prompts(folder, *[script for one in bad for script in (one, f"fine {one}")])
+    write_target(folder, endpoint.url, max_wait_seconds=0.1)
+    done = run("target.yaml", "--prompts", "mine.jsonl", "--samples", "1", "--json", "-o", "s.jsonl")
+    assert done.exit_code == 1, done.output
+    told = json.loads(done.stdout)
+    assert (told["complete"], told["answered"], sum(told["errors"].values())) == (False, len(bad), len(bad))
+    completions = load_snapshot(folder / "s.jsonl").completions
+    assert sorted(text for texts in completions.values() for text in texts) == sorted(f"fine {one}" for one in bad)
+    assert endpoint.bytes_sent < HUGE_BYTES
+    before = len(endpoint.requests)
+    run("target.yaml", "--prompts", "mine.jsonl", "--samples", "1", "-o", "s.jsonl")
+    assert len(endpoint.requests) == before + len(bad)  # only those without an answer are asked again
+
+
+def test_a_redirect_ends_it_and_the_key_stays_here(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    with scripted_endpoint() as thief:
+        write_prompts(folder, "first", f"redirect {thief.url}/chat/completions", "last")
+        write_target(folder, endpoint.url, max_concurrency=1)
+        done = run("target.yaml", "--prompts", "mine.jsonl", "--samples", "1", "-o", "s.jsonl")
+        assert (done.exit_code, "redirects" in done.output, thief.requests) == (2, True, [])
+    assert list(load_snapshot(folder / "s.jsonl").completions.values()) == [("first",)]
+
+
+def test_the_key_reaches_no_file_no_message_and_no_log(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    """The endpoint sends the key back as a completion, in an error, as its model's name and as its fingerprint."""
+    stolen = {"choices": [{"text": KEY}], "model": KEY, "system_fingerprint": KEY}
+    write_prompts(folder, "echo", f"raw {json.dumps(stolen)}".replace(KEY, "KEY"), "status 400", "fail 1")
+    write_target(folder, endpoint.url, retries=1)
+    command = [sys.executable, "-m", "weightgate", "snapshot", "target.yaml", "--prompts", "mine.jsonl"]
+    environment = os.environ | {"PYTHONASYNCIODEBUG": "1", "HTTPX_LOG_LEVEL": "trace", "PYTHONWARNINGS": "default"}
+    done = subprocess.run([*command, "-o", "s.jsonl"], cwd=folder, env=environment, capture_output=True)
+    assert done.returncode == 1
+    assert endpoint.authorizations == {f"Bearer {KEY}"}
+    written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert KEY.encode() not in written + done.stdout + done.stderr
+    assert b"Bearer [key]" in written
+
+
+def test_what_an_endpoint_says_cannot_steer_the_terminal(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    hostile = "\x1b]0;owned\x07\x1b[2J\u202e"
+    reply = {"choices": [{"text": hostile}], "model": hostile, "system_fingerprint": hostile}
+    write_prompts(folder, "raw " + json.dumps(reply))
+    done = run(endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl")
+    assert done.exit_code == 0
+    assert not set(hostile) & set("\x1b\x07\u202e") & set(done.output)
+    assert "\\x1b" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["https://host.example/v1"], "none is named"),
+        (["http://host.example/v1", "--model", "m"], "use https"),
+        (["https://host.example/v1", "--model", "m", "--key-variable", "sk-not-a-name"], "api_key_variable"),
+        (["https://host.example/v1", "--model", "m", "--key-variable", "UNSET_VARIABLE"], "UNSET_VARIABLE"),
+        (["nothing-here"], "is no target"),
+        (["mine.jsonl"], "a recording cannot be asked"),
+        (["target.yaml", "--suite", "none.jsonl"], "no probe suite here"),
+        (["target.yaml", "--suite", "core", "--prompts", "mine.jsonl"], "not both"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(folder: Path, arguments: list[str], what: str) -> None:
+    write_prompts(folder, "hello")
+    write_target(folder, "http://127.0.0.1:9/v1")
+    done = run(*arguments, "-o", "s.jsonl")
+    assert done.exit_code == 2
+    assert what in done.output
+    assert "sk-not-a-name" not in done.output
+    assert not (folder / "s.jsonl").exists()
+
+
+def test_a_wrong_key_and_an_outage_end_it_and_lose_nothing(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    write_prompts(folder, "hello", "status 401")
+    write_target(folder, endpoint.url, max_concurrency=1)
+    done = run("target.yaml", "--prompts", "mine.jsonl", "--samples", "1", "-o", "s.jsonl")
+    assert (done.exit_code, "does not accept the key" in done.output) == (2, True)
+    assert len(load_snapshot(folder / "s.jsonl").answers) == 1
+    (folder / "s.jsonl").unlink()
+    write_prompts(folder, "hello", *(f"fail {at}" for at in range(1, 20)))
+    done = run("target.yaml", "--prompts", "mine.jsonl", "--samples", "1", "-o", "s.jsonl")
+    assert (done.exit_code, "10 questions in a row failed" in done.output) == (2, True)
+    assert load_snapshot(folder / "s.jsonl").completions == {"line-1": ("hello",)}
+
+
+def test_an_endpoint_needs_no_torch(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    write_prompts(folder, "hello")
+    script = "import sys\nfrom weightgate.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    command = [sys.executable, "-c", script, "snapshot", endpoint.url, "--model", "m", "--prompts", "mine.jsonl"]
+    done = subprocess.run([*command, "-o", "s.jsonl"], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
