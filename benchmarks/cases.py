@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+Precision = Literal["bf16", "fp32"]
+
 THREADS = 2
 VOCAB_SIZE = 1024
 SEED = 0
 SAMPLES = 5
 """Measured windows of every contender; the median counts."""
+PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
+"""Every case is measured in both: which is faster depends on whether the CPU multiplies bf16 matrices in hardware."""
 LEARNING_RATE = 1e-3
 PPO_LEARNING_RATE = 1e-5
 TEMPERATURE = 0.7
@@ -74,6 +78,7 @@ class Case:
         batch: rows (pairs, prompts) of an update; rows hold `size.context` tokens at most.
         warmup, steps: updates before the first window, and in each window.
         unit: tokens per second, more being better, or seconds per update, less being better.
+        precision: of weights and products, on both sides.
         threads: of each contender.
         first: which metric must start at the same value on both sides.
         tolerance: largest relative difference of that first value.
@@ -90,6 +95,7 @@ class Case:
     unit: Literal["tokens/s", "s/update"]
     contenders: tuple[Contender, ...]
     bars: tuple[Bar, ...]
+    precision: Precision
     threads: int = THREADS
     first: str = "loss"
     tolerance: float = 0.01
@@ -123,15 +129,16 @@ _TRAINER_TWIN = _theirs("Trainer, plain attention, documents kept apart", attent
 _TRAINER_BEST = _theirs("Trainer, plain attention, compile", attention="eager", compile=True)
 
 
-def _pretrain(size: Size, *, steps: int, as_it_comes: float, best: float) -> Case:
+def _pretrain(size: Size, precision: Precision, *, steps: int, as_it_comes: float, best: float) -> Case:
     return Case(
-        name=f"pretrain, {size.label} parameters, context {size.context}",
+        name=f"pretrain, {size.label} parameters, context {size.context}, {precision}",
         stage="pretrain",
         size=size,
         batch=32,
         warmup=max(3, steps // 3),
         steps=steps,
         unit="tokens/s",
+        precision=precision,
         contenders=(OURS, _TRAINER, _TRAINER_TWIN, OURS_COMPILED, _TRAINER_BEST),
         bars=(
             Bar(ours=OURS.name, theirs=(_TRAINER.name,), at_least=None),
@@ -159,56 +166,67 @@ _SFT_COMPILED = _theirs(
 _REWARD = (_theirs("RewardTrainer as it comes"), _theirs("RewardTrainer, plain attention", attention="eager"))
 _PPO = (_theirs("PPOTrainer as it comes"), _theirs("PPOTrainer, plain attention", attention="eager"))
 
+
+def _finetune(precision: Precision) -> Case:
+    return Case(
+        name=f"finetune, 1 M parameters, short samples, {precision}",
+        stage="finetune",
+        size=ONE_MILLION,
+        batch=32,
+        warmup=4,
+        steps=8,
+        unit="tokens/s",
+        precision=precision,
+        contenders=(OURS, *_SFT, OURS_COMPILED, _SFT_COMPILED),
+        bars=(
+            Bar(ours=OURS.name, theirs=tuple(c.name for c in _SFT_WHOLE), at_least=1.5),
+            Bar(ours=OURS.name, theirs=tuple(c.name for c in _SFT), at_least=1.5),
+            Bar(ours=OURS_COMPILED.name, theirs=(*(c.name for c in _SFT), _SFT_COMPILED.name), at_least=1.5),
+        ),
+    )
+
+
+def _reward(precision: Precision) -> Case:
+    return Case(
+        name=f"reward model, 1 M parameters, 32 pairs, {precision}",
+        stage="reward",
+        size=ONE_MILLION,
+        batch=32,
+        warmup=4,
+        steps=8,
+        unit="s/update",
+        precision=precision,
+        contenders=(OURS, *_REWARD),
+        bars=(Bar(ours=OURS.name, theirs=tuple(c.name for c in _REWARD), at_least=None),),
+    )
+
+
+def _ppo(precision: Precision) -> Case:
+    sizes = f"64 episodes, {PROMPT_TOKENS} + {RESPONSE_TOKENS} tokens, {PPO_EPOCHS} epochs"
+    return Case(
+        name=f"PPO, 1 M parameters, {sizes}, {precision}",
+        stage="align",
+        size=ONE_MILLION,
+        batch=64,
+        warmup=2,
+        steps=3,
+        unit="s/update",
+        precision=precision,
+        contenders=(OURS, *_PPO),
+        bars=(Bar(ours=OURS.name, theirs=tuple(c.name for c in _PPO), at_least=2.0),),
+        first="value_loss",
+        tolerance=0.25,
+    )
+
+
 BENCHMARKS: dict[str, tuple[Case, ...]] = {
     "pretrain": (
-        _pretrain(ONE_MILLION, steps=20, as_it_comes=2.0, best=1.15),
-        _pretrain(ELEVEN_MILLION, steps=2, as_it_comes=1.5, best=1.25),
+        *(_pretrain(ONE_MILLION, precision, steps=10, as_it_comes=2.0, best=1.15) for precision in PRECISIONS),
+        *(_pretrain(ELEVEN_MILLION, precision, steps=2, as_it_comes=1.5, best=1.25) for precision in PRECISIONS),
     ),
-    "finetune": (
-        Case(
-            name="finetune, 1 M parameters, short samples",
-            stage="finetune",
-            size=ONE_MILLION,
-            batch=32,
-            warmup=4,
-            steps=8,
-            unit="tokens/s",
-            contenders=(OURS, *_SFT, OURS_COMPILED, _SFT_COMPILED),
-            bars=(
-                Bar(ours=OURS.name, theirs=tuple(c.name for c in _SFT_WHOLE), at_least=1.5),
-                Bar(ours=OURS.name, theirs=tuple(c.name for c in _SFT), at_least=1.5),
-                Bar(ours=OURS_COMPILED.name, theirs=(*(c.name for c in _SFT), _SFT_COMPILED.name), at_least=1.5),
-            ),
-        ),
-    ),
-    "reward": (
-        Case(
-            name="reward model, 1 M parameters, 32 pairs",
-            stage="reward",
-            size=ONE_MILLION,
-            batch=32,
-            warmup=4,
-            steps=10,
-            unit="s/update",
-            contenders=(OURS, *_REWARD),
-            bars=(Bar(ours=OURS.name, theirs=tuple(c.name for c in _REWARD), at_least=None),),
-        ),
-    ),
-    "ppo": (
-        Case(
-            name=f"PPO, 1 M parameters, 64 episodes, {PROMPT_TOKENS} + {RESPONSE_TOKENS} tokens, {PPO_EPOCHS} epochs",
-            stage="align",
-            size=ONE_MILLION,
-            batch=64,
-            warmup=2,
-            steps=3,
-            unit="s/update",
-            contenders=(OURS, *_PPO),
-            bars=(Bar(ours=OURS.name, theirs=tuple(c.name for c in _PPO), at_least=2.0),),
-            first="value_loss",
-            tolerance=0.25,
-        ),
-    ),
+    "finetune": tuple(map(_finetune, PRECISIONS)),
+    "reward": tuple(map(_reward, PRECISIONS)),
+    "ppo": tuple(map(_ppo, PRECISIONS)),
 }
 
 

@@ -99,7 +99,7 @@ def _recipe(own: recipe.Recipe, case: Case, compiled: bool) -> recipe.Recipe:
     plain |= {
         "architecture": {"type": "llama", "config": case.size.architecture()},
         "seed": SEED,
-        "precision": "bf16",
+        "precision": case.precision,
         "device": "cpu",
         "threads": case.threads,
         "compile": compiled,

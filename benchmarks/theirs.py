@@ -161,12 +161,11 @@ def reward(folder: Path, case: Case, options: dict[str, Any], clock: Clock, outp
 
 
 def align(folder: Path, case: Case, options: dict[str, Any], clock: Clock, output: str) -> Any:
-    """`PPOTrainer` from the same policy, reward model and prompts, all four networks in bf16."""
+    """`PPOTrainer` from the same policy, reward model and prompts, all four networks in the case's precision."""
+    dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(folder / MODEL_FOLDER, padding_side="left")
-    policy = AutoModelForCausalLM.from_pretrained(
-        folder / MODEL_FOLDER, **_attention(options) | {"dtype": torch.bfloat16}
-    )
-    scorer = _reward_model(folder, options).to(torch.bfloat16)
+    policy = AutoModelForCausalLM.from_pretrained(folder / MODEL_FOLDER, **_attention(options) | {"dtype": dtype})
+    scorer = _reward_model(folder, options).to(dtype)
     args = PPOConfig(
         output,
         **_QUIET,
@@ -213,7 +212,7 @@ def _shared(case: Case, options: dict[str, Any]) -> dict[str, Any]:
     return {
         **_QUIET,
         "use_cpu": True,
-        "bf16": True,
+        "bf16": case.precision == "bf16",
         "seed": SEED,
         "max_steps": case.updates,
         "per_device_train_batch_size": case.batch,

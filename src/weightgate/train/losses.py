@@ -29,19 +29,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden_nh.shape[0], rows):
             hidden, targets = hidden_nh[start : start + rows], targets_n[start : start + rows]
             logits = (hidden @ weight_vh.T).float()
-            top, likeliest = logits.max(dim=-1, keepdim=True)
+            # Below the largest logit no exponential overflows, and the sum of all is at least 1.
+            logits.sub_(logits.amax(dim=-1, keepdim=True))
             picked = logits.gather(1, targets[:, None])
-            probabilities = torch.softmax(logits, dim=-1)
-            # The likeliest token has a probability of at least 1/V, so this logarithm is exact where others underflow.
-            total += (top - probabilities.gather(1, likeliest).log() - picked).sum()
+            shares = logits.exp_()
+            sums = shares.sum(dim=-1, keepdim=True)
+            total += (sums.log() - picked).sum()
             if not (needs_hidden or needs_weight):
                 continue
-            probabilities.scatter_add_(1, targets[:, None], torch.full_like(picked, -1.0))
-            slope = probabilities.to(hidden.dtype)
+            # probability - onehot, times `sums`: dividing H numbers of a row is cheaper than dividing V.
+            slope = shares.scatter_add_(1, targets[:, None], -sums).to(hidden.dtype)
+            sums = sums.to(hidden.dtype)
             if grad_hidden is not None:
-                torch.mm(slope, weight_vh, out=grad_hidden[start : start + rows])
+                torch.mm(slope, weight_vh, out=grad_hidden[start : start + rows]).div_(sums)
             if needs_weight:
-                part = slope.T @ hidden
+                part = slope.T @ (hidden / sums)
                 grad_weight = part if grad_weight is None else grad_weight.float() + part
         if grad_weight is not None:
             grad_weight = grad_weight.to(weight_vh.dtype)

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.masking_utils import eager_mask
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from weightgate.data.tokenizer import Tokenizer
 from weightgate.errors import ModelError
 from weightgate.recipe import Architecture, Base
 from weightgate.store import TensorData
+from weightgate.train.attention import attention_for
+from weightgate.train.norms import quicken_norms
 from weightgate.train.sharding import storage_of, whole
 
 _TO_TORCH = {
@@ -38,52 +39,8 @@ _FROM_TORCH = {dtype: name for name, dtype in _TO_TORCH.items()}
 
 DTYPE_OF_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16-autocast": torch.float32}
 
-_ATTENTION = "weightgate_matmul"
-
 _BASE_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model"]
 """What a base model is downloaded for: weights, configuration and tokenizer, never code or pickles."""
-
-
-def _matmul_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention as two plain matrix products.
-
-    On CPUs at these sizes this is the fastest form: the fused kernels fall back to a slow path for masked bf16.
-    query (B, heads, T, D); key and value (B, groups, S, D); additive mask (B, 1, T, S); returns (B, T, heads, D).
-    """
-    batch, heads, rows, width = query.shape
-    groups = key.shape[1]
-    # Query heads that share a key head become rows of one product, so keys and values are never copied.
-    folded = (batch, groups, heads // groups * rows, width)
-    scale = width**-0.5 if scaling is None else scaling
-    scores = ((query * scale).reshape(folded) @ key.transpose(2, 3)).view(batch, heads, rows, -1)
-    softcap = getattr(module, "attn_logit_softcapping", None)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = torch.softmax(scores, dim=-1)
-    if dropout > 0.0:
-        weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    mixed = weights.view(*folded[:3], -1) @ value
-    return mixed.view(query.shape).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(_ATTENTION, _matmul_attention)
-AttentionMaskInterface.register(_ATTENTION, eager_mask)
-
-
-def attention_for(device: torch.device) -> str:
-    """Name of the attention that is fastest on `device`: plain products on CPU, SDPA elsewhere."""
-    return _ATTENTION if device.type == "cpu" else "sdpa"
 
 
 def new_config(architecture: Architecture, tokenizer: Tokenizer, context: int) -> dict[str, Any]:
@@ -131,7 +88,7 @@ def new_model(config: Mapping[str, Any], *, seed: int, device: torch.device, pre
     model = AutoModelForCausalLM.from_config(
         _config_object(config), attn_implementation=attention_for(device), dtype=torch.float32
     )
-    return cast_weights(model.to(device), DTYPE_OF_PRECISION[precision]).eval()
+    return quickened(cast_weights(model.to(device), DTYPE_OF_PRECISION[precision])).eval()
 
 
 def load_model(
@@ -143,7 +100,14 @@ def load_model(
     )
     model = cast_weights(model.to(device), DTYPE_OF_PRECISION[precision])
     fill(model, tensors)
-    return model.eval()
+    return quickened(model).eval()
+
+
+def quickened(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with our quicker forms of what it computes, on the devices where they are quicker."""
+    if model.device.type == "cpu":
+        quicken_norms(model)
+    return model
 
 
 def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
@@ -218,7 +182,7 @@ def load_base(base: Base, root: Path, *, device: torch.device, precision: str | 
             expected="a folder or hub id with config.json and safetensors weights of a causal language model",
             found=str(error).splitlines()[0][:300],
         ) from None
-    return model.to(device).eval()
+    return quickened(model.to(device)).eval()
 
 
 def base_folder(base: Base, root: Path) -> Path:
