@@ -43,7 +43,8 @@ class _RMSNorm(torch.autograd.Function):
 def quicken_norms(model: nn.Module) -> None:
     """Give every plain RMS norm of a model the quick form, in fp32; other modules and dtypes stay as they are."""
     for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm") and _is_plain(type(module)):
+        kind: Any = type(module)
+        if kind.__name__.endswith("RMSNorm") and _is_plain(kind):
             module.forward = MethodType(_quick_forward, module)
 
 
@@ -57,7 +58,7 @@ def _quick_forward(module: Any, hidden_states: Tensor) -> Tensor:
 
 
 @cache
-def _is_plain(kind: Any) -> bool:
+def _is_plain(kind: type[nn.Module]) -> bool:
     """Whether modules of this class compute what the quick form does: tried, because names promise nothing."""
     try:
         module: Any = kind(_TRIAL_WIDTH)
