@@ -1,16 +1,327 @@
-"""A watch from the command line, against a real endpoint in a process of its own."""
+"""A watch from the command line, against a real endpoint in a process of its own.
+
+Where a test waits for an alarm, the endpoint declines 19 of 20 instead of 1 of 20 requests: with 16 prompts the chance
+that two looks do not show that is below 1e-6. Where it waits for none, alpha is 0.001.
+"""
 
 from __future__ import annotations
 
-from conftest import Scene
+import json
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from scene import PROMPTS, Scene
+
+from weightgate.watch.look import replay
+from weightgate.watch.outbox import letters
+
+CALM, MOVED = {"refuses": 0.05}, {"refuses": 0.95}
+QUESTIONS = 2 * PROMPTS
 
 
-def test_a_change_alarms_once_and_a_new_baseline_ends_it(scene: Scene) -> None:
-    scene.configure(alarm={"file": "alarm.json", "webhooks": [{"url": f"{scene.address}/hook"}]})
+def _calm(scene: Scene, *, looks: int) -> None:
+    """Take the baseline and some looks at an endpoint that does not change."""
+    scene.configure(alarm={"alpha": 0.001})
+    scene.behave(**CALM)
     assert scene.once()["state"] == "baseline"
-    for _ in range(3):
+    for _ in range(looks):
         assert scene.once()["state"] == "quiet"
-    scene.behave(refuses=0.9)
-    outcomes = [scene.once() for _ in range(4)]
-    assert [one["state"] for one in outcomes[-2:]] == ["alarm", "alarm"]
-    print(outcomes[-1]["message"])
+
+
+def _until_alarm(scene: Scene, *, at_most: int = 4) -> dict[str, object]:
+    for _ in range(at_most):
+        outcome = scene.once()
+        if outcome["state"] == "alarm":
+            return outcome
+    raise AssertionError(f"no alarm within {at_most} looks")
+
+
+def test_one_change_is_one_alarm_until_a_new_baseline(any_scene: Scene) -> None:
+    scene = any_scene
+    hook = {"url": f"{scene.address}/hook"}
+    scene.configure(alarm={"file": "alarm.json", "report": "alarm.html", "webhooks": [hook]}, report="status.html")
+    _calm(scene, looks=2)
+    scene.behave(**MOVED)
+    first = _until_alarm(scene)
+    again = scene.once()
+    assert (first["exit_code"], again["exit_code"]) == (1, 1)
+    assert again["alarm"]["alarm"] == first["alarm"]["alarm"] == 1  # type: ignore[index]
+    told = json.loads((scene.folder / "alarm.json").read_text())
+    assert "boundary.should_answer fell from" in told["headline"]
+    assert {axis["axis"] for axis in told["axes"]} >= {"boundary.should_answer", "style.refusal"}
+    assert told["deciding"]
+    assert "I&#39;m sorry" in (scene.folder / "alarm.html").read_text()
+    assert "boundary.should_answer fell" in (scene.folder / "status.html").read_text()
+    assert [hook["body"]["alarm"] for hook in scene.hooks()] == [1]
+    assert scene.hooks()[0]["body"]["text"] == told["headline"]
+    renewed = scene.run("--baseline", "--reason", "the provider told us")
+    assert renewed.exit_code == 0
+    assert not (scene.folder / "alarm.json").exists()
+    assert scene.once()["state"] == "quiet"
+    with scene.history() as history:
+        assert [row.reason for row in history.baselines()] == ["the provider told us", "first run"]
+        assert history.alarms()[0].ended_why == "the baseline was renewed"
+
+
+def test_an_acknowledged_change_alarms_no_more_and_the_next_one_does(scene: Scene) -> None:
+    _calm(scene, looks=2)
+    scene.behave(**MOVED)
+    _until_alarm(scene)
+    assert scene.run("--acknowledge", "--reason", "known").exit_code == 0
+    assert [scene.once()["state"] for _ in range(2)] == ["quiet", "quiet"]
+    scene.behave(**MOVED, knows=0.0)
+    second = _until_alarm(scene)
+    assert second["alarm"]["alarm"] == 2  # type: ignore[index]
+    assert "knowledge.accuracy fell" in str(second["message"])
+
+
+def test_an_outage_is_no_change(any_scene: Scene) -> None:
+    scene = any_scene
+    _calm(scene, looks=2)
+    scene.behave(status=500)
+    outcome = scene.once()
+    assert (outcome["state"], outcome["exit_code"]) == ("outage", 3)
+    assert "10 questions in a row failed" in outcome["message"]
+    scene.behave(**CALM)
+    assert scene.once()["state"] == "quiet"
+    with scene.history() as history:
+        assert [row.state for row in history.looks(kind="look")] == ["done", "outage", "done", "done"]
+        baseline = history.baseline()
+        assert history.state(baseline.number).looks == 3
+        assert replay(history, baseline).to_json() == history.state(baseline.number).to_json()
+
+
+def test_what_a_look_says_can_be_computed_again(any_scene: Scene) -> None:
+    _calm(any_scene, looks=3)
+    with any_scene.history() as history:
+        baseline = history.baseline()
+        before = history.state(baseline.number).to_json()
+        assert replay(history, baseline).to_json() == before
+        history.database.run("DELETE FROM watch_states")
+    assert any_scene.once()["state"] == "quiet"
+    with any_scene.history() as history:
+        assert history.state(baseline.number).looks == 4
+
+
+def test_killed_at_any_moment_nothing_is_lost_and_nothing_counts_twice(any_scene: Scene) -> None:
+    """SIGKILL in the middle of looks, at moments all over them, until three looks came through."""
+    scene = any_scene
+    _calm(scene, looks=1)
+    scene.behave(**CALM, seconds=0.02)
+    kills = 0
+    while kills < 5:
+        process = scene.process("--once")
+        with scene.history() as history:
+            before = history.looks(limit=1)[0].look
+            wanted = 3 + 5 * kills
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline and process.poll() is None:
+                newest = history.looks(limit=1)[0]
+                if newest.state == "open" and len(history.answers(newest.look)) >= wanted:
+                    break
+            answered = set(history.answers(newest.look)) if newest.look >= before else set()
+            process.kill()
+            process.communicate()
+            kept = history.answers(newest.look)
+            assert answered <= set(kept)
+        kills += 1
+    assert scene.once()["state"] == "quiet"
+    with scene.history() as history:
+        done = history.looks(state="done")
+        assert all(row.answered == QUESTIONS for row in done)
+        assert not history.looks(state="open")
+        baseline = history.baseline()
+        assert history.state(baseline.number).looks == sum(row.kind == "look" for row in done)
+        assert replay(history, baseline).to_json() == history.state(baseline.number).to_json()
+
+
+def test_two_processes_cannot_be_at_one_watch(any_scene: Scene) -> None:
+    scene = any_scene
+    _calm(scene, looks=0)
+    scene.behave(**CALM, seconds=0.3)
+    process = scene.process("--once")
+    with scene.history() as history:
+        while process.poll() is None and not history.looks(state="open"):
+            time.sleep(0.01)
+    second = scene.run("--once")
+    assert second.exit_code == 2
+    assert "another process is at the watch 'moving'" in second.output
+    out, err = process.communicate()
+    assert process.returncode == 0, out + err
+
+
+def test_the_schedule_ends_with_a_signal_and_goes_on_afterwards(scene: Scene) -> None:
+    _calm(scene, looks=0)
+    scene.configure(every="1s")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = scene.process("--json")
+        lines = [json.loads(process.stdout.readline()) for _ in range(2)]  # type: ignore[union-attr]
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (0, "")
+        assert [line["state"] for line in lines] == ["quiet", "quiet"]
+    with scene.history() as history:
+        assert len(history.looks(state="done", kind="look")) >= 4
+
+
+def test_the_schedule_outlives_an_outage(scene: Scene) -> None:
+    _calm(scene, looks=0)
+    scene.configure(every="1s")
+    scene.behave(status=503)
+    process = scene.process("--json")
+    assert json.loads(process.stdout.readline())["state"] == "outage"  # type: ignore[union-attr]
+    scene.behave(**CALM)
+    states = [json.loads(process.stdout.readline())["state"] for _ in range(2)]  # type: ignore[union-attr]
+    process.terminate()
+    process.communicate(timeout=30)
+    assert "quiet" in states
+
+
+@pytest.mark.parametrize("started_at", ["2031-03-30T02:30:00.000+00:00", "1999-10-31T02:30:00.000+00:00"])
+def test_a_clock_that_was_set_stops_nothing(scene: Scene, started_at: str) -> None:
+    """The last look seems to lie in the future or in another century, and one that is open too."""
+    _calm(scene, looks=1)
+    with scene.history() as history:
+        history.begin_look(history.baseline(), "look")
+        history.database.run("UPDATE watch_looks SET started_at = ? WHERE kind = 'look'", started_at)
+    scene.configure(every="1h")
+    process = scene.process("--json")
+    assert json.loads(process.stdout.readline())["state"] == "quiet"  # type: ignore[union-attr]
+    process.terminate()
+    process.communicate(timeout=30)
+    with scene.history() as history:
+        assert [row.state for row in history.looks(kind="look")] == ["done", "abandoned", "done"]
+
+
+def test_a_receiver_that_is_down_gets_its_alarm_later_and_can_tell_repeats(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK", f"{scene.address}/hook")
+    monkeypatch.setenv("HOOK_TOKEN", "quite-secret")
+    scene.configure(alarm={"webhooks": [{"url_variable": "HOOK", "token_variable": "HOOK_TOKEN"}]})
+    _calm(scene, looks=2)
+    scene.behave(**MOVED, hook_status=500)
+    outcome = _until_alarm(scene)
+    assert outcome["undelivered"] == 1
+    scene.behave(**MOVED)
+    with scene.history() as history:
+        assert letters(history)[0].last_error == "status 500"
+        assert "quite-secret" not in json.dumps(history.database.rows("SELECT body FROM watch_alarms"))
+        history.database.run("UPDATE watch_outbox SET next_at = 0")
+    assert scene.once()["undelivered"] == 0
+    assert scene.once()["undelivered"] == 0
+    first, second = scene.hooks()
+    assert first["key"] == second["key"] == second["body"]["idempotency_key"]
+    assert second["token"] == "Bearer quite-secret"
+
+
+def _with_little_room() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def test_a_full_disk_is_said_and_nothing_that_was_kept_is_lost(scene: Scene) -> None:
+    """The limit on the size of a file stands in for a full disk: both make a write fail half way."""
+    _calm(scene, looks=1)
+    with scene.history() as history:
+        before = history.database.rows("SELECT COUNT(*) FROM watch_answers")[0][0]
+    pid = os.fork()
+    if pid == 0:
+        _with_little_room()
+        os._exit(scene.run("--once").exit_code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+    assert scene.once()["state"] == "quiet"
+    with scene.history() as history:
+        assert history.database.rows("PRAGMA integrity_check") == [("ok",)]
+        assert history.database.rows("SELECT COUNT(*) FROM watch_answers")[0][0] >= before + QUESTIONS
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.write_bytes(b"no database at all, but long enough to look like one" * 20), "not a database"),
+        (lambda path: path.mkdir(), "unable to open"),
+    ],
+)
+def test_a_history_that_is_none_is_said(scene: Scene, spoil: object, said: str) -> None:
+    spoil(scene.folder / "watch.db")  # type: ignore[operator]
+    result = scene.run("--once")
+    assert result.exit_code == 2
+    assert "the history cannot be used" in result.output
+    assert said in result.output
+
+
+def test_a_server_that_is_not_there_is_said_without_the_password(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORD_OF_NOBODY", "hush-hush")
+    scene.configure(history={"url": "postgresql://nobody@127.0.0.1:1/none", "password_variable": "PASSWORD_OF_NOBODY"})
+    result = scene.run("--once")
+    assert result.exit_code == 2
+    assert "the history cannot be used" in result.output
+    assert "hush-hush" not in result.output
+
+
+def test_half_written_files_are_written_again(scene: Scene) -> None:
+    scene.configure(alarm={"file": "alarm.json", "report": "alarm.html"})
+    _calm(scene, looks=2)
+    scene.behave(**MOVED)
+    _until_alarm(scene)
+    whole = (scene.folder / "alarm.json").read_bytes()
+    (scene.folder / "alarm.json").write_bytes(whole[:40])
+    (scene.folder / "alarm.html").write_text("<html>half")
+    scene.once()
+    assert (scene.folder / "alarm.json").read_bytes() == whole
+    assert (scene.folder / "alarm.html").read_text().rstrip().endswith("<!-- alarm 1 of moving -->")
+    assert not [path for path in scene.folder.iterdir() if path.name.startswith(".alarm")]
+
+
+def test_other_questions_need_a_new_baseline(scene: Scene) -> None:
+    _calm(scene, looks=0)
+    scene.configure(ask={"temperature": 0.2})
+    result = scene.run("--once")
+    assert result.exit_code == 2
+    assert "another target or other decoding" in result.output
+    assert scene.run("--baseline").exit_code == 0
+    assert scene.once()["state"] == "quiet"
+
+
+def test_a_budget_of_the_day_leaves_a_look_out(scene: Scene) -> None:
+    _calm(scene, looks=1)
+    scene.configure(budget={"calls_per_day": 5 * QUESTIONS - 1})
+    outcome = scene.once()
+    assert (outcome["state"], outcome["exit_code"]) == ("budget", 3)
+    assert "calls_per_day" in outcome["message"]
+
+
+def test_a_key_that_is_not_set_is_a_mistake(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    scene.configure(target={"api_key_variable": "NO_SUCH_KEY"})
+    result = scene.run("--once")
+    assert result.exit_code == 2
+    assert "NO_SUCH_KEY" in result.output
+
+
+def test_untrusted_text_is_harmless_everywhere(scene: Scene) -> None:
+    nasty = "<script>alert(1)</script>\x1b[31m\u202e [link](javascript:x)"
+    scene.configure(alarm={"file": "alarm.json", "report": "alarm.html"}, report="status.html")
+    _calm(scene, looks=2)
+    scene.behave(text=nasty)
+    scene.once()
+    result = scene.run("--once")
+    assert result.exit_code == 1
+    assert "\x1b" not in result.output
+    for name in ("alarm.html", "status.html", "alarm.json"):
+        text = (scene.folder / name).read_text(encoding="utf-8")
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert name.endswith("json") or "<script" not in text
+
+
+def test_the_page_needs_no_endpoint_and_says_so_before_the_first_look(scene: Scene, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    scene.behave(status=500)
+    assert scene.run("--report", str(page)).exit_code == 0
+    assert "nothing was asked yet" in page.read_text(encoding="utf-8")
