@@ -562,6 +562,59 @@ def _show_forecasts(targets: dict[str, Any], inquiry: Any, file: Path | None, as
         _show_page(forecast_page(forecasts), as_json=False)
 
 
+class _AuditGroup(click.Group):
+    """`audit PREFS` and `audit compare OLD NEW`: whatever is no subcommand is a file to audit."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in context.help_option_names:
+            args = ["prefs", *args]
+        return super().parse_args(context, args)
+
+
+@main.group(cls=_AuditGroup)
+def audit() -> None:
+    """Say what preference votes teach and what is wrong with them; compare two sets of votes.
+
+    `audit PREFS` is short for `audit prefs PREFS`.
+    """
+
+
+@audit.command("prefs")
+@click.argument("preferences")
+@_json_option
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Also write the page as one HTML file.")
+@click.option("--no-rows", is_flag=True, help="Leave prompts and answers out of the HTML file.")
+@click.option("--test", "tests", multiple=True, help="Preferences that must share no prompt with these; repeatable.")
+@click.option("--suite", "suites", multiple=True, type=click.Path(path_type=Path), help="Probe suite, likewise.")
+@click.option("--split", default="train", show_default=True, help="Split of a hub data set.")
+def audit_prefs(
+    preferences: str,
+    as_json: bool,
+    html_path: Path | None,
+    no_rows: bool,
+    tests: tuple[str, ...],
+    suites: tuple[Path, ...],
+    split: str,
+) -> None:
+    """Audit one set of votes; exit code 1 when something must be looked at."""
+    from weightgate.preferences.audit import audit as audit_votes
+    from weightgate.preferences.page import audit_page
+    from weightgate.preferences.prompts import prompts_elsewhere
+    from weightgate.preferences.reading import read_preferences
+    from weightgate.preferences.verdict import audit_json
+    from weightgate.report.html import render_html
+
+    found = audit_votes(read_preferences(preferences, split=split), others=prompts_elsewhere(tests, suites))
+    verdict = audit_json(found)
+    if html_path is not None:
+        html_path.write_text(render_html(audit_page(found, rows=not no_rows)), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(verdict, indent=2))
+    else:
+        _show_page(audit_page(found, rows=False), as_json=False)
+    sys.exit(1 if verdict["verdict"] in ("warn", "fail") else 0)
+
+
 def _load_model(*arguments: Any) -> Any:
     """Make a checkpoint or folder ready to answer; torch is loaded here and not before."""
     from weightgate.probe.model_targets import load_model

@@ -1,0 +1,240 @@
+"""An audit as a page: findings, what the votes teach, and the rows behind both, to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from weightgate.preferences.audit import Audit
+from weightgate.preferences.bias import Effect
+from weightgate.preferences.specification import Line
+from weightgate.preferences.verdict import findings_of, headline_of, severity_of
+from weightgate.preferences.votes import Vote
+from weightgate.report.finding import Severity
+from weightgate.report.page import (
+    Bar,
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Findings,
+    Headline,
+    KeyValues,
+    LabelledText,
+    Page,
+    Prose,
+    Section,
+    SideBySide,
+    Table,
+    measurement_cell,
+)
+from weightgate.stats import Estimate
+
+_SHOWN_CHARACTERS = 1_500
+_ROWS_PER_LINE, _ROWS_OF_NOISE = 3, 15
+_CLEAR = ("prefers", "prefers not")
+
+
+def audit_page(audit: Audit, *, rows: bool = True) -> Page:
+    """Make the page. `rows`: show prompts and answers, which may be offensive; collapsed until asked for."""
+    findings = findings_of(audit)
+    blocks: list[Block | Section] = [
+        Headline(severity=severity_of(findings), text=headline_of(audit, findings), figures=tuple(_figures(audit))),
+        Section(title="Findings", blocks=(Findings(findings=findings),)),
+        Section(title="What the votes teach", blocks=(_specification(audit, said=True),)),
+        Section(title="What predicts the winner without reading", blocks=(*_style(audit),)),
+    ]
+    if audit.roster:
+        blocks.append(Section(title="Annotators", blocks=(_annotators(audit),)))
+    blocks.append(Section(title="Coverage", blocks=(_coverage(audit),)))
+    blocks.append(
+        Section(title="What the votes say nothing about", blocks=(_specification(audit, said=False),), collapsed=True)
+    )
+    blocks.append(Section(title="Numbers", blocks=(_numbers(audit),), collapsed=True))
+    if rows:
+        blocks += _row_sections(audit)
+    return Page(title=f"Audit of {audit.preferences.name}", subtitle=audit.preferences.digest, blocks=tuple(blocks))
+
+
+def _figures(audit: Audit) -> Iterable[Figure]:
+    yield Figure(label="rows", value=f"{audit.preferences.rows:,}")
+    yield Figure(label="cannot be used", value=f"{audit.unusable:,}")
+    yield Figure(label="prompts", value=f"{len(set(audit.table.prompt.tolist())):,}")
+    if audit.table.annotators:
+        yield Figure(label="annotators", value=f"{len(audit.table.annotators):,}")
+    if isinstance(audit.style.auc, Estimate):
+        yield Figure(label="winner foretold by manner", value=f"AUC {audit.style.auc.value:.2f}")
+    if isinstance(audit.noise.auc, Estimate):
+        yield Figure(label="by manner and words", value=f"AUC {audit.noise.auc.value:.2f}")
+
+
+def _specification(audit: Audit, *, said: bool) -> Table:
+    """The lines that say something, or those that lack evidence."""
+    order = {"prefers": 0, "prefers not": 0, "no clear preference": 1, "no evidence": 2}
+    kinds = {"everything": 0, "category": 1, "topic": 2}
+    lines = [line for line in audit.specification if (line.verdict != "no evidence") == said]
+    lines.sort(key=lambda line: (kinds[line.kind], order[line.verdict], -line.pairs))
+    rows = tuple(
+        (
+            Cell(text=line.words, severity="note" if line.verdict in _CLEAR else None),
+            measurement_cell(line.share),
+            f"{line.pairs:,}",
+            Cell(text=_shown_lines(audit, line)),
+        )
+        for line in lines
+    )
+    return Table(
+        columns=(
+            Column(name="line"),
+            Column(name="share of pairs won", align="right"),
+            Column(name="pairs", align="right"),
+            Column(name="lines of the file"),
+        ),
+        rows=rows,
+        caption="The share is of pairs in which exactly one answer has the trait; intervals let votes of one prompt "
+        "hang together, and what is called a preference is sure at 1 % over all lines together.",
+    )
+
+
+def _shown_lines(audit: Audit, line: Line) -> str:
+    return ", ".join(str(audit.lines[row]) for row in line.rows[:8])
+
+
+def _style(audit: Audit) -> Iterable[Block]:
+    yield KeyValues(
+        pairs=(
+            ("accuracy on prompts never seen, by manner alone", _text(audit.style.accuracy)),
+            ("AUC, by manner alone", _text(audit.style.auc)),
+            ("AUC, by manner and words", _text(audit.noise.auc)),
+            ("length slope", _text(audit.style.length_slope)),
+        )
+    )
+    yield Table(
+        columns=(
+            Column(name="the winner is"),
+            Column(name="pairs", align="right"),
+            Column(name="alone", align="right"),
+            Column(name="at equal length and manners", align="right"),
+            Column(name="corrected p", align="right"),
+        ),
+        rows=tuple(_effect_row(effect) for effect in audit.style.effects),
+        caption="" if audit.table.shown.any() else "The file does not tell which answer was shown first.",
+    )
+
+
+def _effect_row(effect: Effect) -> tuple[Cell | str, ...]:
+    severity: Severity | None = "warn" if effect.reported else None
+    return (
+        effect.words,
+        f"{effect.pairs:,}",
+        measurement_cell(effect.alone, threshold=0.5),
+        measurement_cell(effect.equal, threshold=0.5, severity=severity),
+        f"{effect.adjusted_p:.2g}",
+    )
+
+
+def _annotators(audit: Audit) -> Table:
+    return Table(
+        columns=(
+            Column(name="annotator"),
+            Column(name="votes", align="right"),
+            Column(name="error rate", align="right"),
+            Column(name="agrees with the others", align="right"),
+            Column(name="skill", align="right"),
+            Column(name="takes the first shown", align="right"),
+        ),
+        rows=tuple(
+            (
+                Cell(text=one.name, severity="warn" if one.differs or one.hurried or one.drift <= 0.01 else None),
+                f"{one.votes:,}",
+                *(measurement_cell(value) for value in (one.error_rate, one.agreement, one.skill, one.first_bias)),
+            )
+            for one in audit.roster
+        ),
+        caption="Error rates are those that all votes together imply (Dawid and Skene); ties are left out.",
+        shared_scale="column",
+    )
+
+
+def _coverage(audit: Audit) -> Table:
+    total = max(len(audit.table), 1)
+    return Table(
+        columns=(
+            Column(name="topic"),
+            Column(name="prompts", align="right"),
+            Column(name="pairs", align="right"),
+            Column(name="refusal won", align="right"),
+            Column(name="refusal lost", align="right"),
+            Column(name="share", align="right"),
+        ),
+        rows=tuple(
+            (
+                Cell(text=region.name, severity="warn" if region.thin else None),
+                f"{region.prompts:,}",
+                Cell(text=f"{region.pairs:,}", graphic=Bar(share=region.pairs / total)),
+                f"{region.refusing:,}",
+                f"{region.answering:,}",
+                measurement_cell(region.share) if region.refusing + region.answering else "no refusal judged",
+            )
+            for region in audit.coverage.regions
+        ),
+    )
+
+
+def _numbers(audit: Audit) -> KeyValues:
+    described, agreement = audit.description, audit.agreement
+    return KeyValues(
+        pairs=(
+            ("rows with two readable answers", f"{described.rows:,}"),
+            ("ties", f"{described.ties:,}"),
+            ("the longer answer wins, in characters", _text(described.longer_wins)),
+            ("equally long", f"{described.equal_lengths:,}"),
+            ("mean characters, chosen and rejected", f"{described.mean_chosen:.1f} and {described.mean_rejected:.1f}"),
+            ("length slope", _text(described.length_slope)),
+            ("rows whose prompt stood before", f"{described.repeated_prompts:,}"),
+            ("user turns, mean and most", f"{described.turns_mean:.2f} and {described.turns_most}"),
+            ("Krippendorff's alpha", _text(agreement.alpha)),
+            ("raw agreement", _text(agreement.raw)),
+            ("Fleiss' kappa", _text(agreement.fleiss)),
+            ("noise implied by agreement", _text(agreement.noise)),
+            ("share mislabelled", _text(audit.noise.share)),
+        )
+    )
+
+
+def _text(measured: object) -> str:
+    return str(measured) if isinstance(measured, Estimate) else f"not measured: {getattr(measured, 'reason', '')}"
+
+
+def _row_sections(audit: Audit) -> Iterable[Section]:
+    """Rows to read, one collapsed section for each reason to read them."""
+    suspects = audit.noise.suspects[:_ROWS_OF_NOISE]
+    if suspects:
+        blocks = tuple(
+            row_block(audit.table.votes[one.row], f"likely mislabelled, {one.probability:.0%}") for one in suspects
+        )
+        yield Section(title="Rows: likely mislabelled", blocks=blocks, collapsed=True)
+    faulty = [vote for vote in audit.preferences.votes if vote.fault][:_ROWS_OF_NOISE]
+    if faulty:
+        blocks = tuple(row_block(vote, vote.fault) for vote in faulty)
+        yield Section(title="Rows: cannot be used", blocks=blocks, collapsed=True)
+    for line in audit.specification:
+        if line.verdict in _CLEAR and line.kind != "category":
+            blocks = tuple(row_block(audit.table.votes[row], "") for row in line.rows[:_ROWS_PER_LINE])
+            yield Section(title=f"Rows: {line.words.split(':')[0]}", blocks=blocks, collapsed=True)
+
+
+def row_block(vote: Vote, why: str) -> SideBySide | Prose:
+    """One vote to read: the prompt, the chosen answer and the rejected one."""
+    names = ("chosen", "rejected") if vote.sign else ("one", "other, a tie")
+    return SideBySide(
+        prompt=_cut(vote.prompt[-_SHOWN_CHARACTERS:]),
+        texts=tuple(
+            LabelledText(label=name, text=_cut(text), note=f"{len(text):,} characters")
+            for name, text in zip(names, (vote.chosen, vote.rejected), strict=True)
+        ),
+        title=f"line {vote.line}" + (f", {vote.annotator}" if vote.annotator else "") + (f": {why}" if why else ""),
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " ..."
