@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 
 from weightgate.probe.language import is_hedged, words
 from weightgate.probe.probes import Check, Probe
@@ -26,7 +27,6 @@ from weightgate.probe.targets import Answers
 from weightgate.stats import Measurement, Unmeasured, mean, paired_difference, proportion
 
 _JSON_CHECKS = frozenset({"json_format", "json_fields"})
-_GRAM_WORDS = 2
 _POSSIBLE_BIGRAMS = 10_000
 """V of `expectation_adjusted_distinct`. Fixed, so that any two targets are measured with one yardstick."""
 
@@ -134,7 +134,7 @@ def _diversity(suite: Suite, answers: Answers) -> dict[str, Measurement]:
     }
 
 
-def _grams(text: str) -> list[tuple[str, ...]]:
+def _grams(text: str) -> list[tuple[str, str]]:
     """Word bigrams between a start and an end mark, so that a one-word text has two."""
-    marked = ["<", *(word.casefold() for word in words(text)), ">"] if words(text) else []
-    return [tuple(marked[at : at + _GRAM_WORDS]) for at in range(len(marked) - _GRAM_WORDS + 1)]
+    said = words(text.casefold())
+    return list(pairwise(["<", *said, ">"])) if said else []

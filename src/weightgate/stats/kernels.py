@@ -156,7 +156,7 @@ def hamming(texts: Sequence[str]) -> Floats:
     """
     codes = np.zeros((len(texts), HAMMING_CHARACTERS), dtype=np.uint32)
     for row, text in zip(codes, texts, strict=True):
-        cut = [ord(letter) + 1 for letter in text[:HAMMING_CHARACTERS]]
-        row[: len(cut)] = cut
+        points = np.frombuffer(text[:HAMMING_CHARACTERS].encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        row[: points.size] = points + 1
     agreement: Floats = (codes[:, None, :] == codes[None, :, :]).mean(axis=2)
     return agreement
