@@ -37,18 +37,18 @@ def look_p_value(bags: Counts, values: Counts, tie_break: float) -> float:
     if not 0 <= tie_break <= 1:
         raise ValueError(f"the tie break {tie_break} is outside 0..1")
     present = bags > 0
-    lowest = present.argmax(axis=1)
-    moving = present.sum(axis=1) > 1
-    if not moving.any():
+    moving = np.flatnonzero(present.sum(axis=1) > 1)
+    if not moving.size:
         return float(np.clip(tie_break, SMALLEST_P, 1 - SMALLEST_P))
-    low, widest = (
-        lowest[moving],
-        int((present[moving] * np.arange(LEVELS + 1)).max(axis=1).max() - lowest[moving].min()),
-    )
-    places = low[:, None] + np.arange(widest + 1)
-    counts = np.take_along_axis(bags[moving], np.minimum(places, LEVELS), axis=1) * (places <= LEVELS)
-    sums = sum_distribution(counts / counts.sum(axis=1, keepdims=True))
-    observed = int((values[moving] - low).sum())
+    low = present[moving].argmax(axis=1)
+    above = np.nonzero(present[moving])
+    offsets = above[1] - low[above[0]]
+    # Scores of one sample are 0 or LEVELS: on a lattice as coarse as the values, the sums need 64 times fewer places.
+    step = int(np.gcd.reduce(offsets))
+    rows = np.zeros((moving.size, int(offsets.max()) // step + 1))
+    rows[above[0], offsets // step] = bags[moving][above]
+    sums = sum_distribution(rows / rows.sum(axis=1, keepdims=True))
+    observed = int((values[moving] - low).sum()) // step
     p_value = sums[observed + 1 :].sum() + tie_break * sums[observed]
     return float(np.clip(p_value, SMALLEST_P, 1 - SMALLEST_P))
 

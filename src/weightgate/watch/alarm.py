@@ -20,7 +20,7 @@ from weightgate.report.html import render_html
 from weightgate.report.text import one_line, visible
 from weightgate.watch.axes import spell_value
 from weightgate.watch.config import WatchConfig
-from weightgate.watch.evidence import AxisLook
+from weightgate.watch.evidence import AxisLook, odds
 from weightgate.watch.history import AlarmRow, BaselineRow, History, LookRow
 from weightgate.watch.look import Answers
 
@@ -73,7 +73,7 @@ def alarm_headline(config: WatchConfig, axes: Sequence[AxisLook], *, since: str,
     """Say what moved, from where to where, since when, how sure, and which stage it looks like."""
     named = ", ".join(axis_words(axis) for axis in axes[:_NAMED_AXES])
     more = f" and {len(axes) - _NAMED_AXES} more axes moved" if len(axes) > _NAMED_AXES else ""
-    sure = f"evidence {axes[0].evidence:.3g} to 1"
+    sure = f"evidence {odds(axes[0].evidence)}"
     cause = f": {comparison.headline}" if comparison.changed else ""
     return one_line(f"{config.name} ({config.target.model}): {named}{more} since {since[:16]}Z, {sure}{cause}")
 

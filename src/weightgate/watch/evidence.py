@@ -22,6 +22,7 @@ from weightgate.stats.sequential import ChangeProcess
 from weightgate.watch.axes import ABSENT, LEAST_PROMPTS
 
 STATE_SCHEMA = 1
+_UNSTEADY_P, _MANY = 0.01, 1e6
 KEPT_SHIFTS = 100
 """As many as `alarm.persistence` may ask for."""
 
@@ -63,6 +64,7 @@ class AxisState:
     baseline_sum: Counts
     baseline_count: Counts
     baseline_means: list[float] = field(default_factory=list)
+    null_p_values: list[float] = field(default_factory=list)
     process: ChangeProcess = field(default_factory=ChangeProcess)
     shifts: list[tuple[float, float]] = field(default_factory=list)
 
@@ -81,9 +83,20 @@ class AxisState:
         return int((self.baseline_count > 0).sum()) >= LEAST_PROMPTS
 
     @property
-    def noise(self) -> float:
+    def null_range(self) -> float:
         """Largest difference between two snapshots of the baseline: the A/A null in the axis' own unit."""
         return max(self.baseline_means) - min(self.baseline_means) if self.baseline_means else 0.0
+
+    @property
+    def is_unsteady(self) -> bool:
+        """Whether the snapshots of the baseline differ by more than their answers vary (corrected p below 1 %)."""
+        two_sided = [2 * min(p, 1 - p) for p in self.null_p_values]
+        return min(two_sided, default=1.0) * len(two_sided) < _UNSTEADY_P
+
+    @property
+    def noise(self) -> float:
+        """What the endpoint differs from itself by, beyond chance; the evidence accounts for chance already."""
+        return self.null_range if self.is_unsteady else 0.0
 
     @property
     def spread(self) -> float:
@@ -113,6 +126,8 @@ class AxisState:
             self.baseline_count[asked] += 1
             if asked.size:
                 self.baseline_means.append(mean)
+            if ranked.size:
+                self.null_p_values.append(p_value)
         return mean, int(asked.size), p_value
 
     def shift_of(self, levels: Counts) -> tuple[float, float]:
@@ -141,6 +156,7 @@ class AxisState:
             "baseline_sum": self.baseline_sum.tolist(),
             "baseline_count": self.baseline_count.tolist(),
             "baseline_means": list(self.baseline_means),
+            "null_p_values": list(self.null_p_values),
             "process": self.process.to_json(),
             "shifts": [[shift, _finite(size)] for shift, size in self.shifts],
         }
@@ -154,6 +170,7 @@ class AxisState:
         state.baseline_sum[:] = data["baseline_sum"]
         state.baseline_count[:] = data["baseline_count"]
         state.baseline_means = list(data["baseline_means"])
+        state.null_p_values = list(data["null_p_values"])
         state.process = ChangeProcess(**data["process"])
         state.shifts = [(shift, size) for shift, size in data["shifts"]]
         return state
@@ -242,6 +259,13 @@ class WatchState:
             raise ValueError(f"state of schema {data['schema']} instead of {STATE_SCHEMA}")
         axes = {name: AxisState.from_json(axis) for name, axis in data["axes"].items()}
         return cls(salt=data["salt"], snapshots=data["snapshots"], looks=data["looks"], axes=axes)
+
+
+def odds(evidence: float) -> str:
+    """Evidence as a person would say it."""
+    if evidence >= _MANY:
+        return "more than a million to 1"
+    return f"{float(f'{evidence:.2g}'):,.0f} to 1" if evidence >= 10 else f"{evidence:.2g} to 1"
 
 
 def threshold(axes: int, alpha: float) -> float:

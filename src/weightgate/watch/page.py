@@ -32,7 +32,7 @@ from weightgate.report.page import (
 from weightgate.watch.alarm import write_whole
 from weightgate.watch.axes import spell_value
 from weightgate.watch.config import WatchConfig
-from weightgate.watch.evidence import AxisLook, AxisState, WatchState, threshold
+from weightgate.watch.evidence import AxisLook, AxisState, WatchState, odds, threshold
 from weightgate.watch.history import AlarmRow, BaselineRow, History, LookRow
 from weightgate.watch.look import replay
 from weightgate.watch.outbox import Letter, letters
@@ -74,7 +74,7 @@ def status_page(config: WatchConfig, history: History) -> Page:
         _axes_section(config, looks, timelines, state),
         *_timeline_sections(config, baseline, looks, alarms, timelines, state),
         _looks_section(looks),
-        _null_section(state, looks, timelines),
+        _null_section(state),
         _setup_section(config, history, sent),
     ]
     return Page(title=f"Watch {config.name}", subtitle=subtitle, blocks=tuple(sections))
@@ -150,7 +150,7 @@ def _alarm_sections(alarms: Sequence[AlarmRow]) -> list[Section]:
 
 def _alarm_finding(alarm: AlarmRow) -> Finding:
     ended = f"ended {_minute(alarm.ended_at)}: {alarm.ended_why}" if alarm.ended_at else "open"
-    axes = tuple((axis["words"], f"evidence {axis['evidence']:.3g} to 1") for axis in alarm.body["axes"])
+    axes = tuple((axis["words"], f"evidence {odds(axis['evidence'])}") for axis in alarm.body["axes"])
     report = alarm.body.get("report")
     where = f"Alarm {alarm.alarm}, {_minute(alarm.opened_at)} UTC, look {alarm.look}, baseline {alarm.baseline}"
     more = f" Report: `{report}`." if report else ""
@@ -170,7 +170,7 @@ def _axes_section(
     rows = tuple(_axis_row(config, state.axes[one.axis], one, needed) for one in _surest_first(last))
     caption = (
         f"An alarm needs evidence of {needed:,.0f} to 1 on some axis, and a shift beyond the floor in the last "
-        f"{config.alarm.persistence} looks. p: how rarely a look is so high, while nothing changes."
+        f"{config.alarm.persistence} looks. p: how rarely a look is so far off while nothing changes."
     )
     columns = (
         Column(name="axis"),
@@ -201,8 +201,8 @@ def _axis_row(config: WatchConfig, axis: AxisState, look: AxisLook, needed: floa
         spell_value(look.axis, look.mean - look.shift),
         spell_value(look.axis, look.mean),
         Cell(text=f"{look.shift:+.3f}", detail=f"floor {floor:.3f}, n = {look.prompts:,}"),
-        f"{look.p_value:.2g}",
-        Cell(text=f"{look.evidence:.3g}", graphic=Bar(share=min(1.0, share))),
+        f"{2 * min(look.p_value, 1 - look.p_value):.2g}",
+        Cell(text=odds(look.evidence), graphic=Bar(share=min(1.0, share))),
         reading,
     )
 
@@ -318,26 +318,30 @@ def _looks_section(looks: Sequence[LookRow]) -> Section:
     return Section(title="Looks", summary=f"The last {len(rows)}.", blocks=(Table(columns=columns, rows=rows),))
 
 
-def _null_section(state: WatchState, looks: Sequence[LookRow], timelines: dict[int, tuple[AxisLook, ...]]) -> Section:
+def _null_section(state: WatchState) -> Section:
     """The A/A null: how much the snapshots of the baseline differ among themselves."""
-    rows = tuple(
-        (
-            name,
-            str(int((axis.baseline_count > 0).sum())),
-            *(spell_value(name, value) for value in (min(axis.baseline_means), max(axis.baseline_means))),
-            f"{axis.noise:.3f}",
-            f"{axis.spread:.3f}",
-        )
-        for name, axis in state.tested.items()
-        if axis.baseline_means
+    rows = tuple(_null_row(name, axis) for name, axis in state.tested.items() if axis.baseline_means)
+    names = ("axis", "prompts", "lowest snapshot", "highest snapshot", "difference", "deviation of a look", "reading")
+    columns = tuple(Column(name=name, align="left" if name in ("axis", "reading") else "right") for name in names)
+    caption = (
+        "An axis is unsteady where snapshots of the same baseline differ by more than answers vary (p below 1 %); "
+        "then a shift that is no larger than that difference is no alarm."
     )
-    columns = tuple(
-        Column(name=name, align="left" if name == "axis" else "right")
-        for name in ("axis", "prompts", "lowest snapshot", "highest snapshot", "noise", "deviation of a look")
-    )
-    caption = "A shift that is no larger than the noise between snapshots of the same baseline is no alarm."
     blocks = (Table(columns=columns, rows=rows, caption=caption),)
     return Section(title="The endpoint against itself (A/A)", blocks=blocks, collapsed=True)
+
+
+def _null_row(name: str, axis: AxisState) -> tuple[Cell | str, ...]:
+    steady = Cell(text="as answers vary", severity="pass")
+    return (
+        name,
+        str(int((axis.baseline_count > 0).sum())),
+        spell_value(name, min(axis.baseline_means)),
+        spell_value(name, max(axis.baseline_means)),
+        f"{axis.null_range:.3f}",
+        f"{axis.spread:.3f}",
+        Cell(text="unsteady", severity="warn") if axis.is_unsteady else steady,
+    )
 
 
 def _setup_section(config: WatchConfig, history: History, sent: Sequence[Letter]) -> Section:

@@ -21,7 +21,7 @@ from weightgate.probe.suites import Suite, suite_digest
 from weightgate.report.page import Column, Page, Table
 from weightgate.watch.alarm import alarm_body, comparison_of, write_alarm_files
 from weightgate.watch.config import WatchConfig
-from weightgate.watch.evidence import AxisLook, Rules, WatchState
+from weightgate.watch.evidence import AxisLook, Rules, WatchState, odds
 from weightgate.watch.history import AlarmRow, BaselineRow, History, LookKind, LookRow, NewAlarm
 from weightgate.watch.look import Taken, look_levels, replay, take_look
 from weightgate.watch.outbox import deliver
@@ -405,4 +405,4 @@ def _quiet(axes: tuple[AxisLook, ...]) -> str:
     surest = max(axes, key=lambda axis: axis.evidence, default=None)
     if surest is None:
         return "no axis has enough prompts to be followed"
-    return f"nothing changed; most evidence {surest.evidence:.3g} to 1, for {surest.axis}, of {len(axes)} axes"
+    return f"nothing changed; most evidence {odds(surest.evidence)}, for {surest.axis}, of {len(axes)} axes"
