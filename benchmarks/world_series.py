@@ -52,7 +52,15 @@ _START_SECONDS = 60
 
 def knobs_of(seed: int) -> Knobs:
     """The small world of a seed."""
-    return Knobs(seed=seed, towns=12, documents=4_000, demonstrations=2_500, comparisons=2_000, prompts=600)
+    return Knobs(
+        seed=seed,
+        towns=14,
+        documents=2_000,
+        demonstrations=2_000,
+        comparisons=1_200,
+        prompts=500,
+        error_rates=(0.02, 0.05, 0.1),
+    )
 
 
 def changes_of(seed: int) -> list[Intervention]:

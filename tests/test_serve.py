@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
 import os
@@ -24,6 +25,7 @@ pytest.importorskip("starlette", reason="the endpoint needs weightgate[serve]")
 from tiny_endpoint import CONTEXT, tiny_generator
 from weightgate.errors import StoreError, UserError
 from weightgate.serve import Aliases, Fixed, Options, Served, create_app, follow, generator_of, serve, write_aliases
+from weightgate.serve.batching import Batcher
 from weightgate.store import Store
 from weightgate.train.checkpoints import MODEL_CONFIG, publish
 from weightgate.train.generator import Answer, Piece, Settings
@@ -374,6 +376,26 @@ def test_equal_settings_are_completed_together_and_others_apart() -> None:
     in_memory(slow, Options(max_batch=4), paths=[{}] * 10)
     assert max(slow.batches) == 4
     assert sum(slow.batches) == 10
+
+
+def test_requests_that_come_while_the_model_is_busy_have_one_worker() -> None:
+    troubles: list[dict[str, Any]] = []
+
+    async def ask() -> list[list[Answer]]:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
+        batcher, slow = Batcher(wait_seconds=0.001, max_batch=4, max_waiting=99), Slow()
+        asked = []
+        for number in range(24):
+            asked.append(asyncio.create_task(batcher.answer(slow, [97 + number], Settings(max_tokens=1))))
+            await asyncio.sleep(0.005)
+        answers = await asyncio.gather(*asked)
+        batcher.close()
+        return answers
+
+    answers = asyncio.run(ask())
+    gc.collect()
+    assert [answer[0].text for answer in answers] == [chr(97 + number) for number in range(24)]
+    assert not troubles
 
 
 def test_an_overloaded_endpoint_says_so() -> None:

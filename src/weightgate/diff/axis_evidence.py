@@ -35,6 +35,7 @@ from weightgate.diff.pairing import Pair
 from weightgate.diff.rows import LEAST_PROMPTS
 from weightgate.probe.language import is_hedged
 from weightgate.probe.scorers import score
+from weightgate.stats import sign_test
 
 ROWS = (
     *("knowledge.recall", "knowledge.accuracy", "task.instruction", "task.format", "task.fields"),
@@ -153,6 +154,12 @@ def repeat_counts(pairs: Sequence[Pair]) -> tuple[int, int]:
         (pair.before[0] != pair.after[0], pair.before[0] != pair.before[1]) for pair in pairs if len(pair.before) > 1
     ]
     return sum(across and not within for across, within in told), sum(within and not across for across, within in told)
+
+
+def repeat_p_value(pairs: Sequence[Pair]) -> float:
+    """Exact two-sided sign test of `repeat_counts`: did answers change that a side gives twice alike?"""
+    different, against = repeat_counts(pairs)
+    return sign_test([1.0] * different + [-1.0] * against).p_value if different + against else 1.0
 
 
 def _group_of(pair: Pair) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from weightgate.diff.agreement import agreement, said, thinned
+from weightgate.diff.axis_evidence import axis_evidence, has_axes, repeat_p_value
 from weightgate.diff.evidence import evidence
 from weightgate.diff.features import STYLE_FEATURES, strip_special, style
 from weightgate.diff.joint import joint_test
@@ -43,7 +44,13 @@ LEAST_TRIAGE_PROMPTS = 40
 _SUGGESTIVE = 0.2
 """Between alpha and this corrected p, a comparison cannot tell rather than finds nothing."""
 
-_WEIGHTS = {"style and wording jointly": 4.0, "axes and topics": 2.0, "hamming kernel": 2.0, "traits of style": 1.0}
+_WEIGHTS = {
+    "style and wording jointly": 4.0,
+    "axes and topics": 2.0,
+    "hamming kernel": 2.0,
+    "traits of style": 1.0,
+    "answers given twice": 1.0,
+}
 """Shares of alpha: the joint test sees most changes first; a single trait is only for sharp ones that it overlooks."""
 
 _SIDES = ("before", "after")
@@ -201,10 +208,13 @@ def compare(
 
 
 def pair_evidence(pairs: Sequence[Pair], before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-    """Evidence for the triage of paired completions; `before` and `after` are their styles, (pairs, features)."""
+    """Evidence for the triage of paired completions; `before` and `after` are their styles, (pairs, features).
+
+    That of the scored axes comes with it where the recordings have them; the triage goes by what there is.
+    """
     kept = [pairs[at] for at in thinned(len(pairs))]
     sides = [[said(getattr(pair, side)[0], pair.probe.text) for pair in kept] for side in _SIDES]
-    return evidence(before, after, agreement(*sides))
+    return evidence(before, after, agreement(*sides)) | (axis_evidence(pairs) if has_axes(pairs) else {})
 
 
 def _mean_style(completions: Sequence[Sequence[str]]) -> np.ndarray:
@@ -221,6 +231,7 @@ def _joint_tests(pairs: Sequence[Pair], differences: np.ndarray, seed: int) -> d
     found = {"style and wording jointly": joint_test(differences, *first, seed=seed)}
     if any(len(texts) > 1 for texts in before):
         found["hamming kernel"] = kernel_test(after, before, kernel="hamming", seed=seed).p_value
+        found["answers given twice"] = repeat_p_value(pairs)
     return found
 
 

@@ -195,7 +195,8 @@ def _verdict_blocks(comparison: Comparison) -> Iterator[Block]:
             Column(name="verdict"),
         ),
         rows=rows,
-        caption="p: share of known changes of that cause with so low a score. A verdict needs one cause left.",
+        caption="p: share of known changes of that cause with so low a score. A verdict needs one cause left. "
+        f"Judged by {verdict.basis}.",
     )
     yield Prose(text=f"{_runner_up(verdict)} From behaviour alone this is a hypothesis. {_would_separate(comparison)}")
 

@@ -31,7 +31,10 @@ STAGE_WORDS: dict[Cause, str] = {
     "no weight change": "the prompt or the serving, not the weights",
 }
 ALPHA_SAME_WEIGHTS = 0.1
-MODEL_FILE = "triage.json"
+MODEL_FILES = ("triage.json",)
+"""Models that ship. The first judges whose evidence the recordings hold: scored axes, else style and wording."""
+
+_STYLE_BASIS = "style and wording, calibrated on public pairs of models"
 SCHEMA = 1
 
 
@@ -52,6 +55,11 @@ class TriageModel:
     calibration: dict[Cause, tuple[float, ...]]
     alpha: float
     trained_on: dict[str, Any]
+
+    @property
+    def basis(self) -> str:
+        """What it reads and what it was calibrated on, in words."""
+        return str(self.trained_on.get("basis", _STYLE_BASIS))
 
     def scores(self, found: Mapping[str, float]) -> dict[Cause, float]:
         """Probability of each cause under the model, 0..1, summing to 1. Raises `KeyError` for missing evidence."""
@@ -103,7 +111,8 @@ class Verdict:
     """What the triage says. `cause` None is "undetermined": several causes fit, or none does.
 
     `scores` sum to 1; `plausibility` are p-values and do not: several causes may fit, and several may have moved.
-    `why` is one sentence; `declared` says that the cause follows from what the two sides state, not from the model.
+    `why` is one sentence; `declared` says that the cause follows from what the two sides state, not from the model;
+    `basis` says which model judged, and on what it was calibrated.
     """
 
     cause: Cause | None
@@ -112,6 +121,7 @@ class Verdict:
     fitting: tuple[Cause, ...]
     why: str
     declared: bool = False
+    basis: str = ""
 
     @property
     def runner_up(self) -> Cause:
@@ -129,25 +139,40 @@ class Verdict:
             "runner_up": self.runner_up,
             "why": self.why,
             "declared": self.declared,
+            "basis": self.basis,
         }
 
 
 @cache
-def shipped_model() -> TriageModel:
-    """Return the model that comes with the package."""
-    text = resources.files("weightgate.diff").joinpath("data", MODEL_FILE).read_text(encoding="utf-8")
+def shipped_model(file: str = MODEL_FILES[-1]) -> TriageModel:
+    """Return a model that comes with the package."""
+    text = resources.files("weightgate.diff").joinpath("data", file).read_text(encoding="utf-8")
     return TriageModel.from_json(json.loads(text))
+
+
+def model_for(found: Mapping[str, float]) -> TriageModel:
+    """Return the first model of `MODEL_FILES` that can read the evidence. Raises `KeyError` where none can."""
+    models = [shipped_model(file) for file in MODEL_FILES]
+    fitting = [model for model in models if found.keys() >= set(model.names)]
+    if not fitting:
+        raise KeyError(next(name for name in models[-1].names if name not in found))
+    return fitting[0]
 
 
 def triage(found: Mapping[str, float], model: TriageModel | None = None) -> Verdict:
     """Judge the evidence of a change that is known to be real. Raises `KeyError` for missing evidence."""
-    model = model or shipped_model()
+    model = model or model_for(found)
     scores = model.scores(found)
     plausible = model.plausibility(scores)
     fitting = fitting_causes(plausible, model.alpha)
     cause = fitting[0] if len(fitting) == 1 else None
     return Verdict(
-        cause=cause, scores=scores, plausibility=plausible, fitting=fitting, why=_why(cause, fitting, scores)
+        cause=cause,
+        scores=scores,
+        plausibility=plausible,
+        fitting=fitting,
+        why=_why(cause, fitting, scores),
+        basis=model.basis,
     )
 
 

@@ -12,13 +12,13 @@ SAMPLES = 2
 
 MAX_CALLS = 500
 _QUOTAS = {
-    ("text", "recall"): 40,
-    ("chat", "accuracy"): 72,
-    ("chat", "instruction"): 20,
-    ("chat", "format"): 36,
-    ("chat", "should_refuse"): 30,
-    ("chat", "should_answer"): 28,
-    ("chat", "on_topic"): 24,
+    ("text", "recall"): 26,
+    ("chat", "accuracy"): 48,
+    ("chat", "instruction"): 12,
+    ("chat", "format"): 24,
+    ("chat", "should_refuse"): 20,
+    ("chat", "should_answer"): 20,
+    ("chat", "on_topic"): 18,
 }
 """Most probes of a form whose first check has a metric; together no more than `MAX_CALLS` over `SAMPLES`."""
 

@@ -48,9 +48,10 @@ class Batcher:
             raise RequestError(503, "too many requests are waiting; try again later", code="overloaded")
         waiting = _Waiting(prompt, asyncio.get_running_loop().create_future())
         key = (id(generator), settings)
-        queue = self._queues.setdefault(key, [])
-        queue.append(waiting)
-        if len(queue) == 1:
+        if key in self._queues:  # somebody is working it off, perhaps with the model right now
+            self._queues[key].append(waiting)
+        else:
+            self._queues[key] = [waiting]
             task = asyncio.create_task(self._work_off(key, generator, settings))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
