@@ -203,6 +203,50 @@ def data(tokens: str, unique: str, params: str | None, law_name: str, html_path:
     _show_answer(data_from(tokens=tokens, unique=unique, size=params, law_name=law_name), as_json, html_path)
 
 
+@plan.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[RUNS.csv | STORE...]")
+@click.option("--column", "columns", multiple=True, metavar="MEANING=NAME", help="Which column holds it; repeatable.")
+@click.option("--where", multiple=True, metavar="NAME=VALUE", help="Read only rows with this value; repeatable.")
+@click.option("--least-ratio", default="0.41", show_default=True, help="Leave out runs with fewer tokens a parameter.")
+@click.option("--params", help="Parameters of the run to forecast.")
+@click.option("--tokens", help="Tokens of the run to forecast.")
+@click.option("--check", "checks", multiple=True, metavar="LAW", help="Hold this law against the optimum; repeatable.")
+@click.option("--draws", type=click.IntRange(min=20, max=100_000), default=1000, show_default=True, help="Refits.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the law to this file, for --law.")
+@_recipe_option
+@_html_option
+@_json_option
+def fit(
+    paths: tuple[Path, ...],
+    columns: tuple[str, ...],
+    where: tuple[str, ...],
+    least_ratio: str,
+    params: str | None,
+    tokens: str | None,
+    checks: tuple[str, ...],
+    draws: int,
+    save: Path | None,
+    recipe_path: Path,
+    html_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Fit laws to your runs, a table of them or the store's own, and forecast a larger one."""
+    from weightgate.plan.asked import fit_from
+
+    answer = fit_from(
+        paths=paths,
+        columns=columns,
+        where=where,
+        least_ratio=least_ratio,
+        point=(params, tokens),
+        checks=checks,
+        draws=draws,
+        save=save,
+        recipe_path=recipe_path,
+    )
+    _show_answer(answer, as_json, html_path)
+
+
 @plan.command("next")
 @click.option("--params", help="Parameters; default: those of the recipe, as locked.")
 @click.option("--tokens", help="Tokens; default: those of the recipe, as locked.")
@@ -245,9 +289,12 @@ def lock(recipe_path: Path, as_json: bool) -> None:
     """Freeze the contract into weightgate.lock."""
     _check_recipe(recipe_path)
     from weightgate.build import lock_contract, open_workspace
+    from weightgate.plan.asked import lock_warnings
 
     workspace = open_workspace(recipe_path)
     contract = lock_contract(workspace)
+    for warning in lock_warnings(recipe_path):
+        click.echo(f"warning: {warning}", err=True)
     if as_json:
         click.echo(json.dumps(contract, indent=2, sort_keys=True))
     else:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from weightgate.contract.lock import FILE_NAME as LOCK_NAME
 from weightgate.contract.lock import read_lock
 from weightgate.errors import UserError
+from weightgate.plan.advice import DEFAULT_LAW, data_advice, planned_run, pretraining
 from weightgate.plan.answer import Answer
 from weightgate.plan.budget import Compute, Machines, of_dollars, of_flops, of_hours
 from weightgate.plan.data_limit import data_limit
-from weightgate.plan.flops import parameters
+from weightgate.plan.fit.builds import runs_of_stores
+from weightgate.plan.fit.report import fit_answer, fit_runs
+from weightgate.plan.fit.runs import Runs, usable
+from weightgate.plan.fit.table import MEANINGS, read_runs
 from weightgate.plan.hardware.devices import load_hardware
 from weightgate.plan.inference import inference, quality_of_loss, quality_of_size
 from weightgate.plan.laws.loss import LossLaw
-from weightgate.plan.laws.saved import find_law
+from weightgate.plan.laws.saved import find_law, write_law
 from weightgate.plan.next_doubling import Run, next_doubling
 from weightgate.plan.optimal import optimal
 from weightgate.plan.quantities import read_quantity
-from weightgate.plan.recipe_plan import recipe_shape
-from weightgate.recipe import Pretrain, load
+from weightgate.recipe import load
 
 _LEAST_FLOPS = 1e9
 _BILLION = 1e9
@@ -104,7 +107,7 @@ def next_from(
 ) -> Answer:
     """Answer `weightgate plan next`, for the point that was typed or, without one, for the recipe's pre-training."""
     stated = point_from(*point)
-    run = planned_run(recipe_path) if stated is None else Run(parameters=stated[0], tokens=stated[1], unique=stated[1])
+    run = locked_run(recipe_path) if stated is None else Run(parameters=stated[0], tokens=stated[1], unique=stated[1])
     if unique is not None:
         distinct = min(read_quantity(unique, name="--unique", least=1), run.tokens)
         run = Run(parameters=run.parameters, tokens=run.tokens, unique=distinct)
@@ -112,18 +115,65 @@ def next_from(
     return next_doubling(run, find_law(law_name), machines=machines, dollars_per_token=price)
 
 
-def planned_run(recipe_path: Path) -> Run:
+def fit_from(
+    *,
+    paths: Sequence[Path],
+    columns: Sequence[str],
+    where: Sequence[str],
+    least_ratio: str,
+    point: tuple[str | None, str | None],
+    checks: Sequence[str],
+    draws: int,
+    save: Path | None,
+    recipe_path: Path,
+) -> Answer:
+    """Answer `weightgate plan fit`, and save the law where asked."""
+    runs = usable(
+        _runs_at(paths, columns, where, recipe_path), least_ratio=read_quantity(least_ratio, name="--least-ratio")
+    )
+    fitted = fit_runs(runs, draws=draws)
+    if save is not None:
+        write_law(fitted.law, save)
+    return fit_answer(fitted, point=point_from(*point), claims=[find_law(name) for name in checks])
+
+
+def _runs_at(paths: Sequence[Path], columns: Sequence[str], where: Sequence[str], recipe_path: Path) -> Runs:
+    if not paths:
+        return runs_of_stores([recipe_path.parent / load(recipe_path).store])
+    if all(path.is_dir() for path in paths):
+        return runs_of_stores(paths)
+    if len(paths) > 1:
+        raise UserError("give one table of runs, or any number of stores", found=", ".join(map(str, paths)))
+    named = dict(_pair(text, "--column") for text in columns)
+    unknown = next((name for name in named if name not in MEANINGS), None)
+    if unknown is not None:
+        raise UserError(f"no column is read as {unknown!r}", where="--column", expected="one of " + ", ".join(MEANINGS))
+    return read_runs(paths[0], named=named, where=dict(_pair(text, "--where") for text in where))
+
+
+def _pair(text: str, name: str) -> tuple[str, str]:
+    left, equals, right = text.partition("=")
+    if not equals or not left:
+        raise UserError("this is no pair", where=name, expected="NAME=VALUE", found=text)
+    return left, right
+
+
+def locked_run(recipe_path: Path) -> Run:
     """The recipe's pre-training as its lock states it. Raises `UserError` where there is none to read."""
     recipe = load(recipe_path)
-    stage = next((each for each in recipe.stages if isinstance(each, Pretrain)), None)
-    if stage is None or recipe.base is not None:
+    run = planned_run(recipe, read_lock(recipe_path.parent / LOCK_NAME)["stages"]) if pretraining(recipe) else None
+    if run is None:
         raise UserError(
             "the recipe does no pre-training from scratch", where=str(recipe_path), mend="give --params and --tokens"
         )
-    fact = next(each for each in read_lock(recipe_path.parent / LOCK_NAME)["stages"] if each["name"] == stage.name)
-    tokens = float(fact["steps"] * stage.batch * stage.context)
-    size = parameters(recipe_shape(recipe)).total
-    return Run(parameters=float(size), tokens=tokens, unique=min(tokens, float(fact["census"]["tokens"])))
+    return run
+
+
+def lock_warnings(recipe_path: Path) -> list[str]:
+    """What `weightgate lock` says beside its result."""
+    run = planned_run(load(recipe_path), read_lock(recipe_path.parent / LOCK_NAME)["stages"])
+    advice = data_advice(run, find_law(DEFAULT_LAW)) if run else None
+    return [advice] if advice else []
 
 
 def _share(text: str | None, name: str) -> float:

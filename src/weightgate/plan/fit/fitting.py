@@ -20,9 +20,8 @@ _BLOCK = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where one start ended: its objective, the lowest it reached, and which constants never moved."""
+    """Where one start ended: its objective, and which constants never moved."""
 
-    began: float
     ended: float
     unmoved: tuple[str, ...]
 
@@ -104,7 +103,7 @@ def _polished(form: Form, begun: Floats, frame: Frame, weights: Floats) -> Polis
 def _start(form: Form, begun: Floats, done: Polished) -> Start:
     moved = np.abs(done.constants[0] - begun) > 1e-12 * np.maximum(1.0, np.abs(begun))
     unmoved = tuple(name for name in form.free if not moved[NAMES.index(name)])
-    return Start(began=0.0, ended=float(done.objective[0]), unmoved=unmoved)
+    return Start(ended=float(done.objective[0]), unmoved=unmoved)
 
 
 def bootstrap(runs: Runs, form: Form, *, by_cluster: bool = False, draws: int = DRAWS, seed: int = 0) -> Constants:
@@ -115,10 +114,8 @@ def bootstrap(runs: Runs, form: Form, *, by_cluster: bool = False, draws: int = 
     """
     frame, best = frame_of(runs), []
     for weights in _resampled(runs, by_cluster=by_cluster, draws=draws, seed=seed):
-        done = [_polished(form, begun, frame, weights) for begun in starts(form, frame.n, frame.d, frame.loss, weights)]
-        objectives = np.stack([each.objective for each in done])
-        constants = np.stack([each.constants for each in done])
-        best.append(constants[np.argmin(objectives, axis=0), np.arange(len(weights))])
+        begun = starts(form, frame.n, frame.d, frame.loss, weights)[0]
+        best.append(_polished(form, begun, frame, weights).constants)
     return frame.constants(np.concatenate(best))
 
 

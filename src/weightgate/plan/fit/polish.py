@@ -19,7 +19,7 @@ from weightgate.plan.fit.forms import Floats, Form, curvature, log_loss, predict
 
 DELTAS = (0.1, 0.02, 0.005, 0.002, 1e-3)
 HUBER_DELTA = DELTAS[-1]
-_ROUGH_STEPS, _MOST_STEPS = 6, 400
+_ROUGH_STEPS, _MOST_STEPS = 6, 200
 _STILL = 1e-13
 """A predicted decrease of the objective below this share of it ends a fit."""
 _SHRINK, _GROW, _LEAST_DAMPING, _MOST_DAMPING = 0.2, 4.0, 1e-14, 1e8

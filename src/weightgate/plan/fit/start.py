@@ -12,14 +12,15 @@ import numpy as np
 from weightgate.plan.fit.forms import Floats, Form
 
 EXPONENTS = np.linspace(0.05, 1.2, 32)
-_POWERS = (1.0, 0.6, 0.35)
-_KAPLAN_POWERS = (0.03, 0.06, 0.12, 0.25)
+_EXPONENT_FACTORS = (1.0, 0.6, 1.6)
+_POWERS = (0.6, 1.0, 0.35)
+_KAPLAN_POWERS = (0.12, 0.06, 0.25, 0.03)
 _SMALLEST = 1e-4
 """Least share of the mean loss that a term starts with, so that its logarithm exists."""
 
 
 def starts(form: Form, n: Floats, d: Floats, loss: Floats, weights: Floats) -> list[Floats]:
-    """Starting constants of every fit, several of them: each (fits, 6), in the coordinates of `forms`.
+    """Starting constants of every fit, several of them, the best bets first: each (fits, 6), in `forms`' coordinates.
 
     Args:
         n, d: centred ln N and ln D of the runs.
@@ -30,8 +31,15 @@ def starts(form: Form, n: Floats, d: Floats, loss: Floats, weights: Floats) -> l
         return [_kaplan_start(power, loss, weights) for power in _KAPLAN_POWERS]
     projected = _projected(n, d, loss, weights, tied=bool(form.tied))
     if "l" not in form.free:
-        return [projected]
+        return [_with_exponents(projected, factor) for factor in _EXPONENT_FACTORS]
     return [_with_power(projected, power) for power in _POWERS]
+
+
+def _with_exponents(constants: Floats, factor: float) -> Floats:
+    """Turn the slopes about the centre of the runs, where the amplitudes hold."""
+    found = constants.copy()
+    found[:, 3:5] *= factor
+    return found
 
 
 def _with_power(constants: Floats, power: float) -> Floats:
