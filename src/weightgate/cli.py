@@ -483,9 +483,11 @@ def snapshot(target: str, output: Path | None, dry_run: bool, as_json: bool, **a
 @click.option("--alpha", type=click.FloatRange(0.0001, 0.5), default=0.05, show_default=True, help="False alarms.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write the report as one HTML file.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
+@click.option("--more", type=click.Path(path_type=Path), help="Where to write a suite that would decide.")
 @click.option("--keep", type=click.Path(path_type=Path), default=Path("snapshots"), show_default=True, help="Folder.")
 def diff(before: str, after: str, as_json: bool, **asked: Any) -> None:
     """Say what changed between two targets, how sure that is, and which stage moved."""
+    from weightgate.diff.further import write_further
     from weightgate.diff.page import comparison_page
     from weightgate.diff.sides import write_reports
 
@@ -493,7 +495,9 @@ def diff(before: str, after: str, as_json: bool, **asked: Any) -> None:
     if asked["dry_run"]:
         _show_forecasts(dict(zip((before, after), sides, strict=True)), _inquiry(asked), None, as_json)
         return
-    found = _compared(sides, asked)
+    found, before_recorded = _compared(sides, asked)
+    if asked["more"]:
+        click.echo(write_further(found, before_recorded, asked["more"]), err=True)
     write_reports(found, html=asked["html"], junit=asked["junit"])
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2, allow_nan=False))
@@ -593,7 +597,8 @@ def _compared(sides: tuple[Any, Any], asked: dict[str, Any]) -> Any:
         if asked["again"]:
             repeat = recorder.again(sides, (before, after))
     weights = compared_weights(*sides, _read_weights)
-    return judge(before, after, repeat=repeat, alpha=asked["alpha"], tolerance=asked["tolerance"], weights=weights)
+    told = {name: asked[name] for name in ("alpha", "tolerance")}
+    return judge(before, after, repeat=repeat, weights=weights, **told), before
 
 
 def _show_forecasts(targets: dict[str, Any], inquiry: Any, file: Path | None, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from tests.report.report_payloads import FORBIDDEN, HOSTILE
 from weightgate.cli import main
 from weightgate.probe.recording import Snapshot, TargetDescription
 from weightgate.probe.snapshot_file import load_snapshot, write_snapshot
+from weightgate.probe.suites import load_suite
 
 ASKED = probes(40)
 
@@ -236,3 +237,26 @@ def test_recordings_need_no_torch(folder: Path) -> None:
     command = [sys.executable, "-c", script, "diff", "a.jsonl", "b.jsonl", "--html", "r.html"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_what_cannot_be_told_comes_with_the_prompts_that_would_decide(folder: Path) -> None:
+    """Five of 20 facts lost and none gained: exact p 0.0625, a hint and no more."""
+    before = recorded(Speaker(1, knows=1.0), probes(20))
+    lost = {f"knowledge-{at}" for at in range(5)}
+    after = replace(
+        before,
+        answers=tuple(
+            replace(answer, reply=replace(answer.reply, completion="Nowhere")) if answer.probe.id in lost else answer
+            for answer in before.answers
+        ),
+    )
+    write_sides(folder, a=before, b=after)
+    done = run("a.jsonl", "b.jsonl", "--more", "more.jsonl")
+    assert done.exit_code == 0
+    assert "more prompts like these would decide" in done.output
+    suite = load_suite(folder / "more.jsonl").probes
+    assert suite[: len(before.probes)] == before.probes
+    assert {probe.axis for probe in suite[len(before.probes) :]} == {"knowledge"}
+    assert f"{len(suite) - len(before.probes)} further prompts" in done.output
+    assert "nothing hints" in run("a.jsonl", "a.jsonl", "--more", "none.jsonl").output
+    assert not (folder / "none.jsonl").exists()
