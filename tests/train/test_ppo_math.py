@@ -135,7 +135,7 @@ def test_sampled_logprobs_equal_log_softmax_in_value_and_gradient(temperature, m
     logits = torch.randn(3, 4, 11, generator=generator, requires_grad=True)
     tokens = torch.randint(0, 11, (3, 4), generator=generator)
     mask = torch.arange(4) < torch.tensor([[4], [1], [2]])
-    nats, entropies = sampled_logprobs(logits, tokens, mask, temperature)
+    nats, entropies = sampled_logprobs(logits[mask], tokens[mask], temperature)
     weights = torch.randn(len(nats), generator=generator)
     [gradient] = torch.autograd.grad((nats * weights).sum(), logits)
     plain = (logits / (temperature or 1.0)).log_softmax(-1)

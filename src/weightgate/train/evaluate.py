@@ -29,7 +29,7 @@ def document_nats(model: Any, batches: Iterable[HoldoutBatch], num_documents: in
             owners = holdout.sample_ids[holdout.batch.labels != IGNORED].numpy()
             for start in range(0, len(targets), CHUNK_POSITIONS):
                 stop = start + CHUNK_POSITIONS
-                logits = logits_of(model, picked[start:stop])
+                logits = logits_of(model, picked[start:stop]).float()
                 nats = torch.nn.functional.cross_entropy(logits, targets[start:stop], reduction="none")
                 np.add.at(totals, owners[start:stop], nats.double().cpu().numpy())
     return totals

@@ -1,6 +1,6 @@
 """Log-probabilities of sampled tokens, computed in chunks so that no float32 copy of all logits ever exists.
 
-Shapes: N rows, T tokens of which the last W are scored, V vocabulary; M = the scored tokens that are real.
+Shapes: M scored tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -25,31 +25,29 @@ class _SampledLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, logits_rv: Tensor, rows_m: Tensor, tokens_m: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor]:
-        norms = torch.empty(len(rows_m), device=logits_rv.device)
+    def forward(ctx: Any, logits_mv: Tensor, tokens_m: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        norms = torch.empty(len(tokens_m), device=logits_mv.device)
         nats, entropies = torch.empty_like(norms), torch.empty_like(norms)
-        for part in _chunks(len(rows_m), logits_rv.shape[1]):
-            scaled = logits_rv[rows_m[part]].float().div_(temperature)
+        for part in _chunks(*logits_mv.shape):
+            scaled = logits_mv[part].float() / temperature
             norms[part] = scaled.logsumexp(dim=-1)
             nats[part] = scaled.gather(1, tokens_m[part, None]).squeeze(1) - norms[part]
             entropies[part] = norms[part] - (scaled.softmax(dim=-1) * scaled).sum(dim=-1)
-        ctx.save_for_backward(logits_rv, rows_m, tokens_m, norms)
+        ctx.save_for_backward(logits_mv, tokens_m, norms)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropies)
         return nats, entropies
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        logits_rv, rows_m, tokens_m, norms = ctx.saved_tensors
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        logits_mv, tokens_m, norms = ctx.saved_tensors
         slopes = upstream[0].float() / ctx.temperature
-        gradient = torch.zeros_like(logits_rv)
-        for part in _chunks(len(rows_m), logits_rv.shape[1]):
-            chunk = logits_rv[rows_m[part]].float().div_(ctx.temperature).sub_(norms[part, None]).exp_()
+        gradient = torch.empty_like(logits_mv)
+        for part in _chunks(*logits_mv.shape):
+            chunk = (logits_mv[part].float() / ctx.temperature).sub_(norms[part, None]).exp_()
             chunk.mul_(-slopes[part, None]).scatter_add_(1, tokens_m[part, None], slopes[part, None])
-            gradient[rows_m[part]] = chunk.to(gradient.dtype)
-        return gradient, None, None, None
+            gradient[part] = chunk
+        return gradient, None, None
 
 
 def _chunks(rows: int, width: int) -> list[slice]:
@@ -57,17 +55,11 @@ def _chunks(rows: int, width: int) -> list[slice]:
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def sampled_logprobs(logits: Tensor, tokens: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Nats of the tokens under softmax(logits / temperature), and the entropies of those distributions in nats.
+def sampled_logprobs(logits_mv: Tensor, tokens_m: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Nats (M) of tokens under softmax(logits / temperature), and the entropies (M) in nats, both in fp32.
 
-    Args:
-        logits: (N, W, V).
-        tokens, mask: (N, W); what stands where the mask is False is not looked at.
-        temperature: 0 leaves the logits as they are, as greedy decoding does.
-
-    Returns nats and entropies, each (M) in fp32, in the order of the mask's True places.
+    Temperature 0 leaves the logits as they are, as greedy decoding does.
     """
-    rows = mask.flatten().nonzero().squeeze(1)
     divisor = temperature + TEMPERATURE_EPS if temperature > 0 else 1.0
-    nats, entropies = _SampledLogprobs.apply(logits.flatten(0, 1), rows, tokens[mask], divisor)
+    nats, entropies = _SampledLogprobs.apply(logits_mv, tokens_m, divisor)
     return nats, entropies

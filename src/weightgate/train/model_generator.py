@@ -13,10 +13,10 @@ from torch import Tensor
 from weightgate.data.records import Message
 from weightgate.data.tokenizer import Tokenizer
 from weightgate.train.generator import Answer, Finish, Piece, Scored, Settings
+from weightgate.train.ragged import scored_logits
 from weightgate.train.sampling import (
     Choice,
     Completion,
-    completion_logits,
     evaluating,
     generate,
     stream,
@@ -127,15 +127,15 @@ class ModelGenerator:
             ids[row, span] = torch.tensor(prompt + completion)
             mask[row, span] = True
         device = next(self.model.parameters()).device
+        ids, mask = ids.to(device), mask.to(device)
+        scored = mask & (torch.arange(ids.shape[1], device=device) >= first)
         with evaluating(self.model):
-            logits = completion_logits(self.model, ids.to(device), mask.to(device), first)
-            scaled = Choice(temperature=settings.temperature).scaled(logits)
-            nats = token_logprobs(scaled, ids[:, first:].to(device))
+            scaled = Choice(temperature=settings.temperature).scaled(scored_logits(self.model, ids, mask, scored))
+            nats = token_logprobs(scaled, ids[scored])
             best = scaled.log_softmax(dim=-1).topk(min(settings.logprobs or 0, scaled.shape[-1]), dim=-1)
-        return [
-            self._scored_row(completion, nats[row], best.indices[row], best.values[row])
-            for row, completion in enumerate(completions)
-        ]
+        lengths = [len(completion) for completion in completions]
+        parts = zip(*(tensor.split(lengths) for tensor in (nats, best.indices, best.values)), strict=True)
+        return [self._scored_row(completion, *part) for completion, part in zip(completions, parts, strict=True)]
 
     def _scored_row(self, ids: Sequence[int], nats: Tensor, best: Tensor, best_nats: Tensor) -> list[Scored]:
         columns = zip(ids, nats.tolist(), best.tolist(), best_nats.tolist(), strict=False)

@@ -258,23 +258,37 @@ def block_mask(document_ids: Tensor, dtype: torch.dtype, window: int | None = No
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
 
+def core_of(model: Any) -> Any:
+    """The causal language model itself, without the wrapper of its adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def decoder_of(model: Any) -> Any:
+    """The network below the output layer, adapters included."""
+    return core_of(model).get_decoder()
+
+
 def hidden_states(model: Any, input_ids: Tensor, position_ids: Tensor, document_ids: Tensor) -> Tensor:
-    """Last hidden states (B, T, H) of the decoder for packed rows."""
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    dtype = torch.get_autocast_dtype(input_ids.device.type) if torch.is_autocast_enabled() else core.dtype
+    """Last hidden states (B, T, H) of a causal language model's decoder for packed rows."""
+    return decoder_states(decoder_of(model), input_ids, position_ids, document_ids)
+
+
+def decoder_states(decoder: Any, input_ids: Tensor, position_ids: Tensor, document_ids: Tensor) -> Tensor:
+    """Last hidden states (B, T, H) of a decoder for packed rows."""
+    dtype = torch.get_autocast_dtype(input_ids.device.type) if torch.is_autocast_enabled() else decoder.dtype
     mask: Any = block_mask(document_ids, dtype)
-    layer_types = set(getattr(core.config, "layer_types", None) or [])
+    layer_types = set(getattr(decoder.config, "layer_types", None) or [])
     if "sliding_attention" in layer_types:
-        sliding = block_mask(document_ids, dtype, window=core.config.sliding_window)
+        sliding = block_mask(document_ids, dtype, window=decoder.config.sliding_window)
         mask = {"full_attention": mask, "sliding_attention": sliding}
-    output = core.get_decoder()(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False)
+    output = decoder(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False)
     hidden: Tensor = output.last_hidden_state
     return hidden
 
 
 def head_weight(model: Any) -> Tensor | None:
     """The weight (V, H) when logits are exactly `hidden @ weight.T`; None when the head does more than that."""
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = core_of(model)
     head: Any = core.get_output_embeddings()
     extras = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
     if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
@@ -286,15 +300,14 @@ def head_weight(model: Any) -> Tensor | None:
 
 
 def logits_of(model: Any, hidden_nh: Tensor) -> Tensor:
-    """Logits (N, V) in fp32 for hidden states, with the final soft cap of Gemma 2 where the model has one."""
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    logits: Tensor = core.get_output_embeddings()(hidden_nh).float()
+    """Logits (N, V) for hidden states, in the dtype of the output layer, with whatever the model does to them after."""
+    core = core_of(model)
+    logits: Tensor = core.get_output_embeddings()(hidden_nh)
     softcap = getattr(core.config, "final_logit_softcapping", None)
     if softcap:
         logits = torch.tanh(logits / softcap) * softcap
-    for divided in ("logits_scaling",):
-        scale = getattr(core.config, divided, None)
-        if scale:
-            logits = logits / scale
+    scale = getattr(core.config, "logits_scaling", None)
+    if scale:
+        logits = logits / scale
     scale = getattr(core.config, "logit_scale", None)
     return logits * scale if scale else logits

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from weightgate.train.logprobs import TEMPERATURE_EPS, sampled_logprobs
+from weightgate.train.ragged import position_ids, scored_logits
 
 # The batch shrinks once this share of its rows has stopped; copying the keys and values costs about one step.
 _SHRINK_SHARE = 0.25
@@ -113,44 +114,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def position_ids(mask: Tensor) -> Tensor:
-    """Positions (N, T) that count real tokens only, for a mask (N, T) padded on either side."""
-    return mask.long().cumsum(dim=1) - mask.long()
-
-
 def token_logprobs(scaled: Tensor, tokens: Tensor) -> Tensor:
     """Nats (...) of tokens (...) under scaled logits (..., V)."""
     return scaled.gather(-1, tokens[..., None]).squeeze(-1) - scaled.logsumexp(dim=-1)
 
 
-def completion_logits(model: nn.Module, ids: Tensor, mask: Tensor, first: int) -> Tensor:
-    """Logits (N, T - first, V) that predict ids[:, first:], for ids and mask (N, T); `first` is at least 1.
-
-    The output layer runs on those positions only. Padding ids are replaced by 0, which every vocabulary has.
-    """
-    inputs, read = ids[:, :-1], mask[:, :-1]
-    output = model(
-        input_ids=inputs.masked_fill(~read, 0),
-        attention_mask=None if bool(read.all()) else read,
-        position_ids=position_ids(read),
-        use_cache=False,
-        logits_to_keep=ids.shape[1] - first,
-    )
-    logits: Tensor = output.logits
-    return logits
-
-
 def sequence_logprobs(model: nn.Module, ids: Tensor, mask: Tensor, temperature: float, first: int = 1) -> Tensor:
-    """Nats (N, T - first) of ids[:, first:] given what stands before them; 0 where the mask is False.
+    """Nats (N, T - first) of ids[:, first:] given what stands before them; 0 for padding and for what begins a row.
 
     Args:
         ids, mask: (N, T) int64 and bool; padding on either side.
         temperature: divides the logits; must be the one the tokens were sampled with.
         first: the first position that is scored, at least 1.
     """
-    scored = mask[:, first:]
-    nats, _ = sampled_logprobs(completion_logits(model, ids, mask, first), ids[:, first:], scored, temperature)
-    return nats.new_zeros(scored.shape).masked_scatter(scored, nats)
+    scored = mask & (torch.arange(ids.shape[1], device=ids.device) >= first)
+    scored[:, 1:] &= mask[:, :-1]
+    nats, _ = sampled_logprobs(scored_logits(model, ids, mask, scored), ids[scored], temperature)
+    return nats.new_zeros(scored.shape).masked_scatter(scored, nats)[:, first:]
 
 
 def generate(

@@ -22,7 +22,8 @@ from weightgate.errors import RecipeError
 from weightgate.train import ppo_math
 from weightgate.train.logprobs import sampled_logprobs
 from weightgate.train.objectives.reward import RewardModel, disable_dropout
-from weightgate.train.sampling import Completion, completion_logits, evaluating, generate
+from weightgate.train.ragged import scored_logits
+from weightgate.train.sampling import Completion, evaluating, generate
 
 RATIO_TOLERANCE = {torch.float32: 1e-5}
 """Largest distance from 1 of the mean ratio before the first update, and of a KL per token from 0, by weight dtype."""
@@ -277,8 +278,9 @@ class PPOObjective(nn.Module):
         self, model: nn.Module, ids: Tensor, mask: Tensor, context: int, acted: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Nats (N, W) of the sampled tokens, a constant on padding; and entropies (M) in the M acted columns."""
-        logits = completion_logits(model, ids, mask, context)
-        nats, entropies = sampled_logprobs(logits, ids[:, context:], acted, self.settings.temperature)
+        scored = nn.functional.pad(acted, (context, 0))
+        logits = scored_logits(model, ids, mask, scored)
+        nats, entropies = sampled_logprobs(logits, ids[scored], self.settings.temperature)
         padded = torch.full(acted.shape, ppo_math.PADDING_LOGPROB, device=nats.device)
         return padded.masked_scatter(acted, nats), entropies
 

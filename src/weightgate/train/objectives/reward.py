@@ -15,7 +15,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from weightgate.data.batches import FILLER, PairBatch
 from weightgate.data.packing import PairLoader
-from weightgate.train.sampling import evaluating, position_ids
+from weightgate.train.ragged import real_states
+from weightgate.train.sampling import evaluating
 
 PADDING_TOLERANCE = {torch.float32: 1e-4}
 """Largest change of a score, relative to 1 + |score|, that more padding may cause, by weight dtype."""
@@ -70,24 +71,17 @@ class RewardModel(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Scores (N) in fp32, read at the last True of each row of `mask` (N, T). Padding on either side."""
-        hidden = self._hidden(ids, mask)
-        positions = torch.arange(mask.shape[1], device=mask.device)
-        last = (positions * mask).argmax(dim=1)
-        return self._head(hidden[torch.arange(len(last), device=last.device), last])
+        states = real_states(self.decoder, ids, mask)
+        return self._head(states[mask.sum(dim=1).cumsum(dim=0) - 1])
 
     def values(self, ids: Tensor, mask: Tensor, first: int) -> Tensor:
-        """Values (N, T - first) in fp32 of the states from which ids[:, first:] were chosen; `first` >= 1."""
-        return self._head(self._hidden(ids[:, :-1], mask[:, :-1])[:, first - 1 :])
+        """Values (N, T - first) in fp32 of the states from which ids[:, first:] were chosen; `first` >= 1.
 
-    def _hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
-        output = self.decoder(
-            input_ids=ids.masked_fill(~mask, 0),
-            attention_mask=None if bool(mask.all()) else mask,
-            position_ids=position_ids(mask),
-            use_cache=False,
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        0 where that state is padding.
+        """
+        read = mask[:, :-1]
+        values = self._head(real_states(self.decoder, ids[:, :-1], read))
+        return values.new_zeros(read.shape).masked_scatter(read, values)[:, first - 1 :]
 
     def _head(self, hidden: Tensor) -> Tensor:
         """Score hidden states (..., H) in fp32 even under autocast: differences of scores are what counts."""

@@ -70,7 +70,7 @@ class TokenObjective(nn.Module):
         weight = head_weight(self.model)
         if weight is not None:
             return linear_cross_entropy(picked, weight, targets)
-        return nn.functional.cross_entropy(logits_of(self.model, picked), targets, reduction="sum")
+        return nn.functional.cross_entropy(logits_of(self.model, picked).float(), targets, reduction="sum")
 
     def invariants(self, batch: TokenBatch) -> list[str]:
         """What must hold before the first step.
