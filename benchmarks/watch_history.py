@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -111,14 +112,23 @@ def _two_levels() -> Any:
     return shares
 
 
-def seconds_of_a_look(scene: Scene) -> float:
-    """Wall seconds of `weightgate watch CONFIG --once` in a process of its own."""
-    started = time.perf_counter()
+def seconds_of_a_look(scene: Scene) -> tuple[float, float]:
+    """Wall and processor seconds of `weightgate watch CONFIG --once` in a process of its own.
+
+    On a machine that does other work as well, only the second says what the look itself took.
+    """
+    started, used = time.perf_counter(), _processor_seconds()
     command = [sys.executable, "-m", "weightgate", "watch", str(scene.path), "--once", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
-    took = time.perf_counter() - started
+    took = time.perf_counter() - started, _processor_seconds() - used
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return took
+
+
+def _processor_seconds() -> float:
+    """Of all processes that were started and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def measure(rows: int, use_postgres: bool) -> dict[str, Any]:
@@ -129,17 +139,22 @@ def measure(rows: int, use_postgres: bool) -> dict[str, Any]:
         with long.history() as history:
             answers = lengthen(history, rows)
         times = [(seconds_of_a_look(short), seconds_of_a_look(long)) for _ in range(REPEATS)]
-    ours, theirs = zip(*times, strict=True)
     return {
         "history": "postgresql" if use_postgres else "sqlite",
         "answers": answers,
         "prompts_of_a_look": PROMPTS,
-        "short_seconds": [round(one, 3) for one in ours],
-        "long_seconds": [round(one, 3) for one in theirs],
-        "median_short_seconds": round(statistics.median(ours), 3),
-        "median_long_seconds": round(statistics.median(theirs), 3),
-        "slowed_by_seconds": round(statistics.median(theirs) - statistics.median(ours), 3),
+        "load_average": os.getloadavg(),
+        **{name: _spread([one[at] for one in times]) for at, name in enumerate(("short", "long"))},
     }
+
+
+def _spread(looks: list[tuple[float, float]]) -> dict[str, Any]:
+    """Median and every single time, in seconds."""
+    found: dict[str, Any] = {}
+    for at, name in enumerate(("wall", "processor")):
+        seconds = [round(one[at], 3) for one in looks]
+        found |= {f"median_{name}_seconds": statistics.median(seconds), f"{name}_seconds": seconds}
+    return found
 
 
 def main() -> None:

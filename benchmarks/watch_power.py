@@ -1,6 +1,6 @@
 """How often a watch alarms where nothing changed, and how soon where something did.
 
-    python benchmarks/watch_power.py        # writes benchmarks/results/watch_power.json, about 10 minutes
+    python benchmarks/watch_power.py [null] [delay]     # into benchmarks/results/watch_power.json, about 10 minutes
 
 Endpoints are simulated at the level of prompts: each prompt has a probability of its own (Beta(1/2, 1/2), so that some
 are always right, some never, and many in between), and each look draws an answer to every prompt anew. The same prompts
@@ -100,30 +100,42 @@ def delays(shift: float, change_at: int) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    """Measure and write the result."""
+def nulls() -> dict[str, object]:
+    """Watches of endpoints that never change: how many ever alarmed."""
     runs = []
     for seed in range(NULLS):
         runs.append(null_run(seed))
         if seed % 10 == 9:
             print(f"{seed + 1} nulls: {[sum(column) for column in zip(*runs, strict=True)]}", file=sys.stderr)
     strict, usual, naive = (sum(column) for column in zip(*runs, strict=True))
-    rows = [delays(shift, at) for at in (1, 24, 168, 500) for shift in (0.1, 0.2, 0.4)]
-    result = {
-        "null": {
-            "watches": NULLS,
-            "looks": NULL_LOOKS,
-            "axes": NULL_AXES,
-            "prompts_of_each_axis": NULL_PROMPTS,
-            "alpha": DEFAULT.alpha,
-            "ever_alarmed_without_persistence_and_floor": strict,
-            "ever_alarmed_by_default_rules": usual,
-            "ever_alarmed_by_a_bettor_on_a_fixed_baseline": naive,
-        },
-        "delay": {"axes": DELAY_AXES, "prompts_of_the_axis": DELAY_PROMPTS, "rows": rows},
+    return {
+        "watches": NULLS,
+        "looks": NULL_LOOKS,
+        "axes": NULL_AXES,
+        "prompts_of_each_axis": NULL_PROMPTS,
+        "alpha": DEFAULT.alpha,
+        "ever_alarmed_without_persistence_and_floor": strict,
+        "ever_alarmed_by_default_rules": usual,
+        "ever_alarmed_by_a_bettor_on_a_fixed_baseline": naive,
     }
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
+
+
+def all_delays() -> dict[str, object]:
+    """Delays for every size of shift and age of the history."""
+    rows = [delays(shift, at) for at in (1, 24, 168, 500) for shift in (0.1, 0.2, 0.4)]
+    return {"axes": DELAY_AXES, "prompts_of_the_axis": DELAY_PROMPTS, "rows": rows}
+
+
+PARTS = {"null": nulls, "delay": all_delays}
+
+
+def main() -> None:
+    """Measure the parts that are named, or all, and write them into the result."""
+    for part in sys.argv[1:] or PARTS:
+        found = PARTS[part]()
+        known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+        RESULT.write_text(json.dumps({**known, part: found}, indent=2) + "\n", encoding="utf-8")
+        print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ _TABLES = (
         started_at TEXT NOT NULL, ended_at TEXT, answered BIGINT NOT NULL, failed BIGINT NOT NULL,
         calls BIGINT NOT NULL, tokens BIGINT NOT NULL, money DOUBLE PRECISION NOT NULL, note TEXT NOT NULL,
         served TEXT NOT NULL, PRIMARY KEY (watch, look))""",
-    "CREATE INDEX IF NOT EXISTS watch_looks_by_baseline ON watch_looks (watch, baseline, look)",
+    "CREATE INDEX IF NOT EXISTS watch_looks_by_baseline ON watch_looks (watch, baseline, kind, state, look)",
     "CREATE INDEX IF NOT EXISTS watch_looks_by_start ON watch_looks (watch, started_at)",
     "CREATE INDEX IF NOT EXISTS watch_looks_by_state ON watch_looks (watch, state, look)",
     """CREATE TABLE IF NOT EXISTS watch_answers (
