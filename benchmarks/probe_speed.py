@@ -35,9 +35,9 @@ from weightgate.probe.suites import core_suite, suite_digest
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "probe_speed.json"
 LATENCY_SECONDS = 0.02
-CONCURRENCIES = (1, 2, 4, 8)
+CONCURRENCIES = (4, 8)
 PROMPTS, SAMPLES = 1_000, 4
-RUNS = 3
+RUNS = 5
 _WORDS = [word for prompt in core_suite().prompts()[:40] for word in prompt.split()]
 
 
