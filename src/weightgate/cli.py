@@ -94,15 +94,21 @@ def init(folder: Path, base: str | None, force: bool) -> None:
 @_recipe_option
 @_json_option
 @click.option("--no-probe", is_flag=True, help="Skip the timed training steps on this machine.")
+@click.option(
+    "--dollars-per-hour", type=click.FloatRange(min=0.0, min_open=True, max=1e6), help="Price of this machine."
+)
 @click.pass_context
-def plan(context: click.Context, recipe_path: Path, as_json: bool, no_probe: bool) -> None:
+def plan(
+    context: click.Context, recipe_path: Path, as_json: bool, no_probe: bool, dollars_per_hour: float | None
+) -> None:
     """Say what a build will cost and what it would rebuild, and why; or, with a command, plan by scaling laws."""
     if context.invoked_subcommand is not None:
         return
     _check_recipe(recipe_path)
     from weightgate.build import open_workspace, plan_build
 
-    _show_page(plan_build(open_workspace(recipe_path), probe=not no_probe), as_json)
+    page = plan_build(open_workspace(recipe_path), probe=not no_probe, dollars_per_hour=dollars_per_hour)
+    _show_page(page, as_json)
 
 
 _law_option = click.option(
@@ -538,24 +544,38 @@ def watch(config_path: Path, as_json: bool, action: str | None, report_path: Pat
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("demo"))
 @click.option("--seed", default=0, show_default=True)
-def demo(folder: Path, seed: int) -> None:
-    """Build the built-in world: pre-training, fine-tuning, reward model and PPO, with every gate."""
-    from weightgate.build import build_model, lock_contract, open_workspace, write_report
+@click.option(
+    "--change",
+    type=click.Choice(["pretrain", "finetune", "align", "prompt", "none"]),
+    default="align",
+    show_default=True,
+    help="What the provider ships after the first version.",
+)
+@_json_option
+def demo(folder: Path, seed: int, change: str, as_json: bool) -> None:
+    """Build the built-in world with every gate, then let its provider ship a change, and find out which."""
+    from weightgate.build import write_report
     from weightgate.build.progress import observer_for
+    from weightgate.demo import build_world, run_incident
+    from weightgate.incident.interventions import DEFAULT
     from weightgate.incident.knobs import Knobs
-    from weightgate.incident.world import generate
 
-    if not (folder / "weightgate.yaml").exists():
-        generate(folder, Knobs(seed=seed))
-    workspace = open_workspace(folder / "weightgate.yaml")
-    with observer_for(as_json=False, is_main=workspace.accelerator.is_main_process) as observer:
-        if not workspace.lock_path.exists():
-            observer.note("locking the contract")
-            lock_contract(workspace)
-        outcome = build_model(workspace, until=None, start=None, restart=False, observer=observer)
-    click.echo(f"report: {write_report(workspace, outcome, None).resolve()}")
-    if not outcome.passed:
-        raise GateFailed(outcome.reason)
+    with observer_for(as_json, is_main=True) as observer:
+        workspace, outcome = build_world(folder, seed, observer)
+        report = write_report(workspace, outcome, None).resolve()
+        if not outcome.passed:
+            click.echo(f"report of the build: {report}", err=as_json)
+            raise GateFailed(outcome.reason)
+        shipped = outcome.checkpoints[workspace.recipe.stages[-1].name]
+        knobs = Knobs(seed=workspace.recipe.seed)
+        told = run_incident(workspace, shipped, DEFAULT[change], observer, knobs=knobs)
+    if as_json:
+        click.echo(json.dumps({"build": outcome.to_json() | {"report": str(report)}, "incident": told.to_json()}))
+        return
+    for line in told.lines():
+        click.echo(line)
+    click.echo(f"report of the build: {report}")
+    click.echo(f"report of the difference: {told.report.resolve()}")
 
 
 def _address(text: str, position: int, asked: dict[str, Any]) -> Any:
@@ -639,6 +659,8 @@ def audit() -> None:
 @click.option("--test", "tests", multiple=True, help="Preferences that must share no prompt with these; repeatable.")
 @click.option("--suite", "suites", multiple=True, type=click.Path(path_type=Path), help="Probe suite, likewise.")
 @click.option("--split", default="train", show_default=True, help="Split of a hub data set.")
+@click.option("--fix", "target", type=click.Path(path_type=Path), help="Write a cleaned file here, and its log.")
+@click.option("--fix-noise", is_flag=True, help="With --fix, also leave out likely mislabelled rows.")
 def audit_prefs(
     preferences: str,
     as_json: bool,
@@ -647,10 +669,13 @@ def audit_prefs(
     tests: tuple[str, ...],
     suites: tuple[Path, ...],
     split: str,
+    target: Path | None,
+    fix_noise: bool,
 ) -> None:
     """Audit one set of votes; exit code 1 when something must be looked at."""
     from weightgate.preferences.audit import audit as audit_votes
-    from weightgate.preferences.page import audit_page
+    from weightgate.preferences.cleaning import write_cleaned
+    from weightgate.preferences.page import audit_page, cleaned_text
     from weightgate.preferences.prompts import prompts_elsewhere
     from weightgate.preferences.reading import read_preferences
     from weightgate.preferences.verdict import audit_json
@@ -660,11 +685,37 @@ def audit_prefs(
     verdict = audit_json(found)
     if html_path is not None:
         html_path.write_text(render_html(audit_page(found, rows=not no_rows)), encoding="utf-8")
+    cleaned = write_cleaned(found, Path(preferences), target, noise=fix_noise) if target is not None else None
     if as_json:
-        click.echo(json.dumps(verdict, indent=2))
+        click.echo(json.dumps(verdict | ({"fix": cleaned.to_json()} if cleaned else {}), indent=2))
     else:
         _show_page(audit_page(found, rows=False), as_json=False)
+        click.echo(cleaned_text(cleaned) if cleaned else "", nl=cleaned is not None)
     sys.exit(1 if verdict["verdict"] in ("warn", "fail") else 0)
+
+
+@audit.command("compare")
+@click.argument("old")
+@click.argument("new")
+@_json_option
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Also write the page as one HTML file.")
+@click.option("--no-rows", is_flag=True, help="Leave prompts and answers out of the HTML file.")
+@click.option("--split", default="train", show_default=True, help="Split of a hub data set.")
+def audit_compare(old: str, new: str, as_json: bool, html_path: Path | None, no_rows: bool, split: str) -> None:
+    """Say which boundaries will shift between two sets of votes; exit code 1 when any will."""
+    from weightgate.preferences.compare import compare
+    from weightgate.preferences.compare_page import comparison_page
+    from weightgate.preferences.reading import read_preferences
+    from weightgate.report.html import render_html
+
+    found = compare(read_preferences(old, split=split), read_preferences(new, split=split))
+    if html_path is not None:
+        html_path.write_text(render_html(comparison_page(found, rows=not no_rows)), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        _show_page(comparison_page(found, rows=False), as_json=False)
+    sys.exit(1 if found.forecasts else 0)
 
 
 def _load_model(*arguments: Any) -> Any:

@@ -96,6 +96,13 @@ class Gate(StrictPart):
         return self
 
 
+class Audit(StrictPart):
+    """A verdict of `weightgate audit --json` that must be there, of this very data, before the stage may start."""
+
+    path: str = Field(description="the verdict's file, relative to the recipe")
+    worst: Literal["pass", "note", "warn"] = Field("note", description="the worst verdict that still lets it start")
+
+
 class _Stage(StrictPart):
     """What every stage has."""
 
@@ -144,6 +151,7 @@ class Reward(_Stage):
     epochs: float = Field(1.0, gt=0)
     center: float = Field(0.0, ge=0, description="weight of mean((r_chosen + r_rejected)^2)")
     adapter: Adapter | None = None
+    audits: list[Audit] = Field(default_factory=list, description="audits of the stage's data, one for each source")
 
 
 class KLController(StrictPart):
@@ -186,6 +194,9 @@ class Align(_Stage):
     reward: str | None = Field(None, description="name of the reward stage; default: the last one before this stage")
     ppo: PPO = PPO()
     adapter: Adapter | None = None
+    audits: list[Audit] = Field(
+        default_factory=list, description="audits of the reward stage's data, one for each source"
+    )
 
 
 Stage = Annotated[Pretrain | Finetune | Reward | Align, Field(discriminator="kind")]

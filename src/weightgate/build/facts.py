@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from weightgate.build.workspace import CODE, Workspace
+from weightgate.contract.audits import audit_facts
 from weightgate.contract.census import census_problems
 from weightgate.data.prepare import (
     Prepared,
@@ -250,10 +251,20 @@ def _stage_fact(
         "trainable": _trainable_fact(stage, config, workspace.recipe.seed),
         "gates": [gate.model_dump(mode="json", exclude_none=True) for gate in stage.gates],
     }
+    if isinstance(stage, Reward | Align) and stage.audits:
+        fact["audits"] = _audits_fact(workspace, stage)
     if isinstance(stage, Align):
         fact["reference"] = fact["parent"]
         fact["reward"] = workspace.recipe.reward_name(stage.name)
     return fact
+
+
+def _audits_fact(workspace: Workspace, stage: Reward | Align) -> list[dict[str, Any]]:
+    """The audits that the stage asks for, of the votes that it, or its reward model, learns from."""
+    recipe = workspace.recipe
+    voted = stage if isinstance(stage, Reward) else recipe.stage(recipe.reward_name(stage.name))
+    data = {str(source.path or source.hub): source_digest(source, workspace.folder) for source in voted.data}
+    return audit_facts(stage.audits, workspace.folder, data, f"stages.{stage.name}.audits")
 
 
 def _trainable_fact(stage: Stage, config: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from weightgate.build.base import base_checkpoint
 from weightgate.build.events import Observer, Progressed
 from weightgate.build.facts import Facts, Stage, find_facts, refuse_contamination
+from weightgate.build.forecasts import recall_forecast
 from weightgate.build.measure import (
     AlignmentSubjects,
     Measured,
@@ -27,8 +28,9 @@ from weightgate.build.stopwatch import Stopwatch
 from weightgate.build.workspace import CODE, Workspace
 from weightgate.contract import lock
 from weightgate.contract.gate import judge, passed
-from weightgate.errors import CorruptError, LockError, RecipeError, StoreError
+from weightgate.errors import CorruptError, GateFailed, LockError, RecipeError, StoreError
 from weightgate.lineage import training_cost
+from weightgate.plan.advice import EXCESS_COMPUTE, excess_measurement, planned_run, pretraining
 from weightgate.recipe import Align, Pretrain, Recipe, Reward
 from weightgate.store import Manifest, Result, digest_json, require_free_space
 from weightgate.store.resume import clear
@@ -76,8 +78,24 @@ def lock_contract(workspace: Workspace) -> dict[str, Any]:
     """Find the facts, refuse what must not be agreed to, and write `weightgate.lock`."""
     facts = find_facts(workspace)
     refuse_contamination(workspace, facts.suite)
+    _refuse_poor_budget(workspace.recipe, facts.contract)
     lock.write_lock(workspace.lock_path, facts.contract)
     return facts.contract
+
+
+def _refuse_poor_budget(recipe: Recipe, contract: Mapping[str, Any]) -> None:
+    """Judge the gates on the plan itself, which need no training. Raises `GateFailed` for the first that fails."""
+    stage = pretraining(recipe)
+    gates = [gate for gate in stage.gates if gate.measure == EXCESS_COMPUTE] if stage else []
+    if stage is None or not gates:
+        return
+    measured = {EXCESS_COMPUTE: excess_measurement(planned_run(recipe, contract["stages"]))}
+    bad = next((verdict for verdict in judge(gates, measured, {}) if verdict.status != "passed"), None)
+    if bad is not None:
+        raise GateFailed(
+            f"stage {stage.name!r} would not pass its gate, before it starts: {bad.condition}: {bad.reason}; "
+            "weightgate plan optimal says what the same compute buys best"
+        )
 
 
 def build_model(
@@ -134,7 +152,7 @@ def stage_inputs(
     """
     fact = next(fact for fact in facts.contract["stages"] if fact["name"] == stage.name)
     is_first = workspace.recipe.parent_name(stage.name) is None
-    settings = stage.model_dump(mode="json", exclude={"name", "kind", "data", "gates", "holdout"})
+    settings = stage.model_dump(mode="json", exclude={"name", "kind", "data", "gates", "holdout", "audits"})
     inputs: dict[str, Any] = {
         "stage_kind": stage.kind,
         "recipe": _plain(settings),
@@ -422,7 +440,8 @@ class _Build:
             checkpoint=checkpoint,
             cost={"seconds": trained.seconds, "positions": trained.positions, "updates": float(trained.updates)},
             curves=trained.curves,
-            environment=self.workspace.reproducibility(),
+            environment=self.workspace.reproducibility()
+            | {"forecast": recall_forecast(self.workspace, self.facts, stage)},
             recorded_at=_now(),
         )
         self._main(lambda: self.store.add_result(key, result))
@@ -525,6 +544,9 @@ class _Build:
         measured = policy_measurements(
             policy, facts.tokenizer, device, own=stage.name, holdouts=self._holdouts(line), probes=probes
         )
+        if stage is pretraining(self.recipe):
+            spent = {EXCESS_COMPUTE: excess_measurement(planned_run(self.recipe, facts.contract["stages"]))}
+            return Measured(measurements=measured.measurements | spent, answers=measured.answers)
         if not isinstance(stage, Align):
             return measured
         assert reward is not None

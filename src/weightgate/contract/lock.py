@@ -24,6 +24,7 @@ _MENDS = {
     "data": "restore the file, or accept the new data with: weightgate lock",
     "prepared": "restore the data, or accept the change with: weightgate lock",
     "census": "look at what changed, then: weightgate lock",
+    "audits": "read what the audit says now, then: weightgate lock",
     "tokenizer": "restore the tokenizer's data, or: weightgate lock",
     "template": "restore the template, or: weightgate lock",
     "base": "restore the base model, or: weightgate lock",

@@ -59,11 +59,16 @@ def generate(folder: Path, knobs: Knobs, scale: Scale = FULL, *, store: str = ".
     for name, documents in _corpus(towns, knobs).items():
         _write_lines(folder / PRETRAIN / f"{name}.jsonl", ({"text": text} for text in documents))
     _write_lines(folder / FINETUNE, _demonstrations(towns, knobs))
-    _write_lines(folder / PREFERENCES, _comparisons(towns, knobs))
+    write_preferences(folder / PREFERENCES, knobs)
     _write_lines(folder / PROMPTS, _prompts(towns, knobs))
     write_suite(folder / SUITE, _probes(towns, knobs))
     (folder / RECIPE).write_text(recipe_text(knobs, scale, store=store, line=line), encoding="utf-8")
     return World(folder=folder, knobs=knobs, towns=towns, recipe=folder / RECIPE, suite=folder / SUITE)
+
+
+def write_preferences(path: Path, knobs: Knobs) -> None:
+    """Write the comparisons alone, as the simulated annotators of these knobs judge them."""
+    _write_lines(path, _comparisons(make_towns(knobs.seed, knobs.towns), knobs))
 
 
 def _corpus(towns: tuple[Town, ...], knobs: Knobs) -> dict[str, Iterator[str]]:

@@ -111,7 +111,7 @@ def design_of(table: Table, kept: NDArray[np.intp], names: tuple[str, ...] | Non
     """Differences of the drivers that differ in enough of the kept votes, or of exactly those that are named."""
     found: dict[str, Floats] = {}
     for name in (*NAMES, POSITION):
-        column = _difference(table, name)[kept]
+        column = difference_of(table, name)[kept]
         wanted = name in names if names is not None else np.count_nonzero(column) >= LEAST_PAIRS
         if wanted and (names is not None or name != POSITION or np.abs(column).sum() > 0):
             found[name] = column
@@ -136,14 +136,15 @@ def typical_length_gap(column: Floats) -> float:
     return float(np.median(moved)) if moved.size else 1.0
 
 
-def _difference(table: Table, name: str) -> Floats:
+def difference_of(table: Table, name: str) -> Floats:
+    """A driver, or the position, of the winner minus that of the loser."""
     if name == POSITION:
         return np.asarray(table.shown * np.where(table.sign < 0, -1, 1), dtype=np.float64)
     return table.difference(name)
 
 
 def _effect(table: Table, kept: NDArray[np.intp], name: str, slopes: Slopes, design: Design) -> Effect:
-    moved = np.sign(_difference(table, name)[kept])
+    moved = np.sign(difference_of(table, name)[kept])
     pairs = int(np.count_nonzero(moved))
     value, error = slopes.contrast(design.contrasts[name])
     ends = sigmoid(np.array([value - half_width(error), value, value + half_width(error)]))

@@ -26,10 +26,16 @@ _MEMORY = 8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slopes:
-    """Coefficients (k) of z and their covariance (k, k), robust to votes of one prompt hanging together."""
+    """Coefficients of z and how far each cluster of pairs pulls at them.
+
+    `beta` is (k), `covariance` (k, k) and robust to votes of one prompt hanging together. `influence` is (clusters, k)
+    for the clusters named by `clusters`, so that fits on overlapping votes can be compared.
+    """
 
     beta: Floats
     covariance: Floats
+    clusters: Ints
+    influence: Floats
 
     def contrast(self, weights: Floats) -> tuple[float, float]:
         """(value, standard error) of weights . beta."""
@@ -61,16 +67,20 @@ def fit_slopes(differences: Floats, clusters: Ints, *, ridge: float = 1e-3) -> S
         if float(np.abs(step).max(initial=0.0)) < 1e-9:
             break
     scores = differences * (1 - sigmoid(differences @ beta))[:, None]
-    summed = cluster_sums(scores, clusters)
-    groups = len(summed)
-    inverse = np.linalg.inv(curvature)
-    meat = summed.T @ summed * (groups / max(groups - 1, 1))
-    return Slopes(beta=beta, covariance=inverse @ meat @ inverse)
+    names, number = np.unique(clusters, return_inverse=True)
+    pull = _sums(scores, number.reshape(-1)) @ np.linalg.inv(curvature)
+    groups = len(names)
+    covariance = pull.T @ pull * (groups / max(groups - 1, 1))
+    return Slopes(beta=beta, covariance=covariance, clusters=names, influence=pull)
 
 
 def cluster_sums(rows: Floats, clusters: Ints) -> Floats:
     """Sums of the rows (n, k) of each cluster: (clusters, k)."""
     _, number = np.unique(clusters, return_inverse=True)
+    return _sums(rows, number.reshape(-1))
+
+
+def _sums(rows: Floats, number: NDArray[np.intp]) -> Floats:
     return np.stack([np.bincount(number, weights=column) for column in rows.T], axis=1) if rows.size else rows
 
 

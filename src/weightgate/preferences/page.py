@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from weightgate.preferences.audit import Audit
 from weightgate.preferences.bias import Effect
+from weightgate.preferences.cleaning import Cleaned
 from weightgate.preferences.specification import Line
 from weightgate.preferences.verdict import findings_of, headline_of, severity_of
 from weightgate.preferences.votes import Vote
@@ -27,6 +28,7 @@ from weightgate.report.page import (
     Table,
     measurement_cell,
 )
+from weightgate.report.text import one_line
 from weightgate.stats import Estimate
 
 _SHOWN_CHARACTERS = 1_500
@@ -238,3 +240,12 @@ def row_block(vote: Vote, why: str) -> SideBySide | Prose:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " ..."
+
+
+def cleaned_text(cleaned: Cleaned) -> str:
+    """What `--fix` did, in a few lines: whose votes went is said, because minority views go first."""
+    lines = [f"wrote {cleaned.path}, {cleaned.kept:,} rows, and {cleaned.log}"]
+    lines += [f"  left out: {count:,} {reason}" for reason, count in sorted(cleaned.reasons.items())]
+    most = sorted(cleaned.annotators.items(), key=lambda one: (-one[1], one[0]))[:10]
+    lines += [f"  of {one_line(name)}: {count:,}" for name, count in most]
+    return "\n".join(lines)

@@ -148,3 +148,25 @@ def _named(of: NDArray[np.int32], fitted: NDArray[np.int32], weighed: Matrix, wo
     place = np.zeros(len(sizes), dtype=np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
     return Topics(of=place[of], names=tuple(names))
+
+
+def telling_words(
+    texts: Sequence[str], weights: NDArray[np.int64], *, most: int, least: int
+) -> dict[str, NDArray[np.bool_]]:
+    """Words of the texts with the largest summed weight -> which texts hold them; those below `least` are left out.
+
+    Words in more than 30 % of the weight tell nothing apart and are left out as well.
+    """
+    where: dict[str, list[int]] = {}
+    for position, text in enumerate(texts):
+        if weights[position]:
+            for word in set(_words(text)):
+                where.setdefault(word, []).append(position)
+    sums = {word: int(weights[positions].sum()) for word, positions in where.items()}
+    kept = [word for word, total in sums.items() if least <= total <= _MOST_SHARE * weights.sum()]
+    found = {}
+    for word in sorted(kept, key=lambda word: (-sums[word], word))[:most]:
+        inside = np.zeros(len(texts), dtype=bool)
+        inside[where[word]] = True
+        found[word] = inside
+    return found

@@ -1,0 +1,127 @@
+"""A comparison of two sets of votes as a page: the forecast, every preference in both sets, and the rows behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from weightgate.preferences.compare import Comparison, Shift
+from weightgate.preferences.page import row_block
+from weightgate.report.finding import Finding
+from weightgate.report.page import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Findings,
+    Headline,
+    Interval,
+    KeyValues,
+    Page,
+    Section,
+    Table,
+)
+
+_ROWS_PER_SHIFT = 4
+_ROWS_SHOWN = 8
+
+
+def comparison_page(found: Comparison, *, rows: bool = True) -> Page:
+    """Make the page. `rows`: show prompts and answers, collapsed until asked for."""
+    blocks: list[Block | Section] = [
+        Headline(severity="warn" if found.forecasts else "pass", text=found.headline, figures=tuple(_figures(found)))
+    ]
+    if found.forecasts:
+        findings = tuple(_finding(shift) for shift in found.forecasts)
+        blocks.append(Section(title="What will change", blocks=(Findings(findings=findings),)))
+    blocks.append(Section(title="Every preference in both sets", blocks=(_table(found),)))
+    blocks.append(Section(title="Rows", blocks=(_changes(found),)))
+    if rows:
+        blocks += _row_sections(found)
+    return Page(
+        title=f"{found.old.name} -> {found.new.name}",
+        subtitle=f"{found.old.digest} -> {found.new.digest}",
+        blocks=tuple(blocks),
+    )
+
+
+def _figures(found: Comparison) -> Iterable[Figure]:
+    yield Figure(label="rows", value=f"{found.old.rows:,} -> {found.new.rows:,}")
+    yield Figure(label="added", value=f"{len(found.rows.added):,}")
+    yield Figure(label="removed", value=f"{len(found.rows.removed):,}")
+    yield Figure(label="relabelled", value=f"{len(found.rows.relabelled):,}")
+
+
+def _finding(shift: Shift) -> Finding:
+    said = [f"Corrected p {shift.adjusted_p:.2g}, {shift.pairs[0]:,} and {shift.pairs[1]:,} pairs."]
+    if shift.common is not None:
+        said.append(f"On the rows of both sets alone: {100 * shift.common:+.0f} points.")
+    if shift.annotator is not None:
+        said.append(f"{shift.annotator[0]} carries {shift.annotator[1]:.0%} of it.")
+    shown = [f"{name}:{line}" for name, line in shift.rows[:_ROWS_SHOWN]]
+    return Finding(
+        severity="warn", headline=shift.words, detail=" ".join(said), evidence=((", ".join(shown),),) if shown else ()
+    )
+
+
+def _table(found: Comparison) -> Table:
+    ordered = sorted(found.shifts, key=lambda shift: (not shift.forecast, shift.kind != "everything", shift.adjusted_p))
+    return Table(
+        columns=(
+            Column(name="preference"),
+            Column(name="old", align="right"),
+            Column(name="new", align="right"),
+            Column(name="change beyond the common fading", align="right"),
+            Column(name="corrected p", align="right"),
+        ),
+        rows=tuple(
+            (
+                Cell(text=_named(shift), severity="warn" if shift.forecast else None),
+                f"{shift.before:.1%}",
+                f"{shift.after:.1%}",
+                Cell(
+                    text=f"{100 * shift.change.value:+.1f} points",
+                    detail=f"{100 * shift.change.low:+.1f} to {100 * shift.change.high:+.1f}",
+                    graphic=Interval(
+                        value=shift.change.value, low=shift.change.low, high=shift.change.high, threshold=0.0
+                    ),
+                ),
+                f"{shift.adjusted_p:.2g}",
+            )
+            for shift in ordered
+        ),
+        caption=f"All preferences together changed by the factor {found.fading:.2f}; below 1, votes became noisier.",
+        shared_scale="column",
+    )
+
+
+def _named(shift: Shift) -> str:
+    where = {"everything": "", "topic": f" on {shift.scope}", "word": f" with {shift.scope!r}"}[shift.kind]
+    return f"{shift.driver}{where}"
+
+
+def _changes(found: Comparison) -> KeyValues:
+    rows = found.rows
+    return KeyValues(
+        pairs=(
+            ("the same", f"{rows.same:,}"),
+            ("added", _first(rows.added)),
+            ("removed", _first(rows.removed)),
+            ("relabelled", _first([new for _, new in rows.relabelled])),
+        )
+    )
+
+
+def _first(lines: Iterable[int]) -> str:
+    every = list(lines)
+    shown = ", ".join(map(str, every[:10]))
+    return f"{len(every):,}" + (f": lines {shown}" if shown else "") + (" ..." if len(every) > 10 else "")
+
+
+def _row_sections(found: Comparison) -> Iterable[Section]:
+    votes = {name: {vote.line: vote for vote in side.votes} for name, side in (("old", found.old), ("new", found.new))}
+    for shift in found.forecasts:
+        blocks = tuple(
+            row_block(votes[name][line], f"in the {name} set") for name, line in shift.rows[:_ROWS_PER_SHIFT]
+        )
+        if blocks:
+            yield Section(title=f"Rows: {shift.words.split(':')[0]}", blocks=blocks, collapsed=True)
