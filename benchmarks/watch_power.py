@@ -23,7 +23,7 @@ from weightgate.stats.exchangeable import LEVELS
 from weightgate.watch.evidence import Rules, WatchState
 
 RESULT = Path(__file__).parent / "results" / "watch_power.json"
-NULLS, NULL_LOOKS, NULL_AXES, NULL_PROMPTS = 200, 500, 3, 20
+NULLS, NULL_LOOKS, NULL_AXES, NULL_PROMPTS = 150, 500, 3, 20
 STRICTEST = Rules(alpha=0.05, persistence=1, floor=0.0, tolerance=0.0)
 """Neither persistence nor floor keeps an alarm back, so that the test alone is judged."""
 
