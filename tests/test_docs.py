@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("examples/*/README.md")])
 RUN = (
-    *("init", "recipe", "plan", "lock", "build", "log", "show", "verify", "export", "chat"),
+    *("init", "recipe", "plan", "plan-fit", "plan-laws", "lock", "build", "log", "show", "verify", "export", "chat"),
     *("reproducibility", "gates", "store", "errors", "serve", "snapshot", "diff", "watch", "audit"),
 )
 """Pages whose blocks are run, in the order of a first acquaintance; later ones find what earlier ones built."""
@@ -204,6 +204,22 @@ def test_every_verb_has_a_page_that_names_its_options(verb: str) -> None:
             long = max(parameter.opts, key=len)
             assert f"`{long}" in text, f"docs/{verb}.md does not explain {long}"
     assert f"[`{verb}`](docs/{verb}.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _plan_commands() -> dict[str, click.Command]:
+    group = _verbs()["plan"]
+    assert isinstance(group, click.Group)
+    return dict(group.commands)
+
+
+@pytest.mark.parametrize("name", sorted(_plan_commands()))
+def test_every_command_of_plan_is_shown_with_its_options(name: str) -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCS.glob("plan*.md"))
+    assert f"$ weightgate plan {name} " in text
+    for parameter in _plan_commands()[name].params:
+        if isinstance(parameter, click.Option):
+            long = max(parameter.opts, key=len)
+            assert f"`{long}" in text, f"no page of plan explains {long}"
 
 
 def _tables() -> ModuleType:

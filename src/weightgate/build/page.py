@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weightgate.build.facts import Stage
+from weightgate.build.forecasts import LOSS, SECONDS
 from weightgate.build.run import Outcome
 from weightgate.build.workspace import Workspace
 from weightgate.contract import lock
@@ -37,7 +38,7 @@ from weightgate.report.page import (
     Table,
     measurement_cell,
 )
-from weightgate.stats import measurement_from_json
+from weightgate.stats import Estimate, measurement_from_json
 from weightgate.store import Result, Store
 
 REPORT_NAME = "report.html"
@@ -95,7 +96,7 @@ def report_page(workspace: Workspace, outcome: Outcome) -> Page:
         *_completion_sections(workspace, built),
         Section(title="Gates", blocks=tuple(_gate_tables(built))),
         Section(title="Contract", blocks=_contract(workspace), collapsed=True, summary="what was locked before a step"),
-        Section(title="Cost", blocks=(_cost_table(built, outcome),)),
+        Section(title="Cost", blocks=(_cost_table(built, outcome), *_forecast_tables(built))),
     ]
     blocks: tuple[Block | Section, ...] = (
         _headline(built, outcome),
@@ -277,6 +278,36 @@ def _stage_contract(fact: dict[str, Any]) -> KeyValues:
     ]
     pairs += [(name, fact[name]) for name in ("reference", "reward") if name in fact]
     return KeyValues(title=f"{fact['name']} ({fact['kind']})", pairs=tuple(pairs))
+
+
+def _forecast_tables(built: list[_Built]) -> Iterator[Table]:
+    """What the plan forecast, against what came; no table where no plan was made before the build."""
+    rows = [row for each in built if each.trained is not None for row in _forecast_rows(each, each.trained)]
+    if rows:
+        names = ("stage", "what", "forecast", "outcome", "off by", "inside the interval")
+        columns = tuple(Column(name=name, align="left" if index < 2 else "right") for index, name in enumerate(names))
+        yield Table(title="Forecast and outcome", columns=columns, rows=tuple(rows))
+
+
+def _forecast_rows(each: _Built, trained: Result) -> Iterator[tuple[Cell | str, ...]]:
+    outcomes: dict[str, Any] = {SECONDS: trained.cost.get("seconds")}
+    outcomes[LOSS] = _measurements(each).get(LOSS, {}).get("value")
+    for name, data in trained.environment.get("forecast", {}).items():
+        ahead, outcome = measurement_from_json(dict(data)), outcomes.get(name)
+        if outcome is None:
+            continue
+        if not isinstance(ahead, Estimate):
+            yield (each.stage.name, name, measurement_cell(ahead, severity="note"), f"{outcome:,.4g}", "", "")
+            continue
+        inside = ahead.low <= outcome <= ahead.high
+        yield (
+            each.stage.name,
+            f"{name}, {ahead.unit}" if name != ahead.unit else name,
+            measurement_cell(ahead),
+            f"{outcome:,.4g}",
+            f"{outcome / ahead.value - 1:+.1%}" if ahead.value else "",
+            Cell(text="yes" if inside else "no", severity="pass" if inside else "warn"),
+        )
 
 
 def _text(value: Any) -> str:

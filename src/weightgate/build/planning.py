@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 
 from weightgate.build.facts import Facts, Stage, find_facts
+from weightgate.build.forecasts import LOSS, remember_forecasts, stage_forecasts
 from weightgate.build.run import stage_inputs
 from weightgate.build.workspace import Workspace
 from weightgate.data.batches import TokenBatch
 from weightgate.data.rows import PairRows
 from weightgate.plan import flops
+from weightgate.plan.advice import DEFAULT_LAW, data_advice, excess_compute, planned_run
+from weightgate.plan.laws.saved import find_law
 from weightgate.plan.memory import Precision
 from weightgate.plan.recipe_plan import Machine, StageData, StagePlan, plan_recipe, recipe_shape
-from weightgate.plan.resources import Speed
+from weightgate.plan.resources import Speed, price
 from weightgate.recipe import Align
-from weightgate.report.page import Block, Cell, Column, Figure, Headline, Page, Prose, Table
+from weightgate.report.finding import Finding
+from weightgate.report.page import Block, Cell, Column, Figure, Findings, Headline, Page, Prose, Table
 from weightgate.stats import Estimate, Measurement, Unmeasured, mean
 from weightgate.store import Manifest, Store
 from weightgate.store.states import Recorded, Standing, State, state_of
@@ -30,10 +35,17 @@ PROBE_SECONDS = 4.0
 PROBE_REPEATS = 3
 _GIB = 2**30
 _SECONDS_PER_MINUTE = 60
+_WELL_SPENT = 1.5
+"""Excess compute, at the lower end of its range, above which a plan is warned about."""
 
 
-def plan_build(workspace: Workspace, *, probe: bool) -> Page:
-    """Plan the recipe in this folder. With `probe`, a few real training steps are timed first."""
+def plan_build(workspace: Workspace, *, probe: bool, dollars_per_hour: float | None = None) -> Page:
+    """Plan the recipe in this folder, and keep the forecasts for the build.
+
+    Args:
+        probe: time a few real training steps first.
+        dollars_per_hour: price of this machine; None: no price is given.
+    """
     facts = find_facts(workspace)
     speed = _probe_speed(workspace, facts) if probe else _unprobed()
     machine = Machine(
@@ -45,7 +57,37 @@ def plan_build(workspace: Workspace, *, probe: bool) -> Page:
     data = {stage.name: _stage_data(facts, stage) for stage in workspace.recipe.stages}
     plans = plan_recipe(workspace.recipe, data, machine, base_config=facts.config)
     standings = stage_standings(workspace, facts)
-    return _page(workspace, plans, standings, speed)
+    forecasts = stage_forecasts(workspace, facts, plans)
+    remember_forecasts(workspace, facts, forecasts)
+    page = _page(workspace, plans, standings, speed, dollars_per_hour)
+    losses = [f"{name}: {found[LOSS]}" for name, found in forecasts.items() if isinstance(found.get(LOSS), Estimate)]
+    told = (
+        (Prose(text="Hold-out loss forecast from the store's earlier builds: " + "; ".join(losses)),) if losses else ()
+    )
+    return replace(page, blocks=(*page.blocks, *told, *_spending(workspace, facts)))
+
+
+def _spending(workspace: Workspace, facts: Facts) -> tuple[Findings, ...]:
+    """Whether the pre-training's compute is well spent, by every law."""
+    run = planned_run(workspace.recipe, facts.contract["stages"])
+    if run is None:
+        return ()
+    law = find_law(DEFAULT_LAW)
+    excess, advice = excess_compute(run, law), data_advice(run, law)
+    beyond = law.provenance.decades_beyond(run.flops)
+    found = Finding(
+        severity="note" if excess.low <= _WELL_SPENT else "warn",
+        headline=f"Pre-training takes {excess.described(lambda value: f'{value:.3g}')} times the compute that its loss "
+        "needs",
+        detail=(
+            f"{run.flops:.2g} FLOP lies {beyond:.1f} decades outside the runs of {law.name}: an order of magnitude. "
+            if beyond > 1
+            else ""
+        )
+        + f"`weightgate plan optimal --compute {run.flops:.2g}` says how to spend it best.",
+    )
+    more = (Finding(severity="warn", headline=advice[:1].upper() + advice[1:]),) if advice else ()
+    return (Findings(title="Is the budget well spent", findings=(found, *more)),)
 
 
 def stage_standings(workspace: Workspace, facts: Facts) -> dict[str, Standing]:
@@ -147,7 +189,13 @@ def _rate(work: Callable[[], float], unit: str) -> Measurement:
     return mean(rates, unit=unit)
 
 
-def _page(workspace: Workspace, plans: list[StagePlan], standings: dict[str, Standing], speed: Speed) -> Page:
+def _page(
+    workspace: Workspace,
+    plans: list[StagePlan],
+    standings: dict[str, Standing],
+    speed: Speed,
+    dollars_per_hour: float | None,
+) -> Page:
     todo = [plan for plan in plans if standings[plan.name].state not in (State.FRESH, State.UNVERIFIED)]
     seconds = [plan.seconds for plan in todo]
     text = f"{len(todo)} of {len(plans)} stages would be built" if todo else "nothing would be rebuilt"
@@ -157,7 +205,10 @@ def _page(workspace: Workspace, plans: list[StagePlan], standings: dict[str, Sta
         Figure(label="peak memory", value=f"{max(plan.memory.total for plan in plans) / _GIB:.2f} GiB"),
         Figure(label="disk", value=f"{sum(plan.disk.total for plan in todo) / _GIB:.2f} GiB"),
     )
-    blocks: list[Block] = [Headline(severity="note", text=text, figures=figures), _plan_table(plans, standings)]
+    blocks: list[Block] = [
+        Headline(severity="note", text=text, figures=figures),
+        _plan_table(plans, standings, dollars_per_hour),
+    ]
     budget = workspace.recipe.budget.minutes
     known = [s.value for s in seconds if isinstance(s, Estimate)]
     if budget is not None and len(known) == len(seconds) and sum(known) > budget * _SECONDS_PER_MINUTE:
@@ -179,7 +230,7 @@ def _total_minutes(seconds: list[Measurement]) -> str:
     return f"{value:.1f} min [{low:.1f}, {high:.1f}]"
 
 
-def _plan_table(plans: list[StagePlan], standings: dict[str, Standing]) -> Table:
+def _plan_table(plans: list[StagePlan], standings: dict[str, Standing], dollars_per_hour: float | None) -> Table:
     columns = (
         Column(name="stage"),
         Column(name="state"),
@@ -189,8 +240,20 @@ def _plan_table(plans: list[StagePlan], standings: dict[str, Standing]) -> Table
         Column(name="memory", align="right"),
         Column(name="disk", align="right"),
         Column(name="time", align="right"),
+        *((Column(name="price", align="right"),) if dollars_per_hour else ()),
     )
-    return Table(columns=columns, rows=tuple(_plan_row(plan, standings[plan.name]) for plan in plans))
+    rows = (
+        (*_plan_row(plan, standings[plan.name]), *((_price_cell(plan, dollars_per_hour),) if dollars_per_hour else ()))
+        for plan in plans
+    )
+    return Table(columns=columns, rows=tuple(rows))
+
+
+def _price_cell(plan: StagePlan, dollars_per_hour: float) -> Cell | str:
+    dollars = price(plan.seconds, dollars_per_hour=dollars_per_hour)
+    if isinstance(dollars, Unmeasured):
+        return "not measured"
+    return Cell(text=f"${dollars.value:,.2f}", detail=f"${dollars.low:,.2f} to ${dollars.high:,.2f}")
 
 
 def _plan_row(plan: StagePlan, standing: Standing) -> tuple[Cell | str, ...]:

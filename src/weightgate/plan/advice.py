@@ -22,6 +22,8 @@ EXCESS_COMPUTE = "plan.excess_compute"
 """Name of the measurement that a gate on the budget judges."""
 
 DEFAULT_LAW = "chinchilla-refit"
+_TOO_FAR = 2.0
+"""Decades of compute outside a law's runs beyond which amounts are left out of advice."""
 
 
 def pretraining(recipe: Recipe) -> Pretrain | None:
@@ -68,9 +70,14 @@ def data_advice(run: Run, law: LossLaw) -> str | None:
     data, compute = rows[UNIQUE].gain, rows[COMPUTE].gain
     if data.value <= compute.value:
         return None
-    nats = law.unit.split("/")[0]
+    begin = (
+        f"the next dollar is better spent on data: each token is read {run.tokens / run.unique:.2g} times; twice the"
+    )
+    beyond = law.provenance.decades_beyond(run.flops)
+    if beyond > _TOO_FAR:
+        where = f"{beyond:.0f} decades outside {law.name}'s runs"
+        return f"{begin} unique data would buy more than twice the compute ({where})"
     return (
-        f"the next dollar is better spent on data: each token is read {run.tokens / run.unique:.2g} times; twice the "
-        f"unique data would buy {data.value:.3f} {nats} ({data.low:.3f} to {data.high:.3f}) at the same compute, "
-        f"twice the compute {compute.value:.3f} ({compute.low:.3f} to {compute.high:.3f})"
+        f"{begin} unique data would buy {data.described('{:.3f}'.format)} {law.unit.split('/')[0]} at the same "
+        f"compute, twice the compute {compute.described('{:.3f}'.format)}"
     )

@@ -26,13 +26,13 @@ class _Build:
     seconds: float
 
 
-def runs_of_stores(folders: Sequence[Path]) -> Runs:
+def runs_of_stores(folders: Sequence[Path], *, data: str | None = None) -> Runs:
     """Read every pre-training from scratch that was measured, with its hold-out loss in bits per byte.
 
-    Only builds on the same prepared data compare; where there are several data sets, the one with most builds counts.
-    Raises `DataError` where no build can be read.
+    Only builds on the same prepared data compare: those on `data`, a digest, or on the data with most builds. Raises
+    `DataError` where no build can be read.
     """
-    builds = [build for folder in folders for build in _builds(Store.open(folder))]
+    builds = [build for folder in folders for build in _builds(Store.open(folder)) if data in (None, build.data)]
     origin = ", ".join(str(folder) for folder in folders)
     if not builds:
         raise DataError(
@@ -41,8 +41,8 @@ def runs_of_stores(folders: Sequence[Path]) -> Runs:
             expected="several builds of one recipe, of different sizes and lengths",
             mend="weightgate build, with other sizes under `architecture` and other `tokens`",
         )
-    data, count = Counter(build.data for build in builds).most_common(1)[0]
-    kept = [build for build in builds if build.data == data]
+    commonest, count = Counter(build.data for build in builds).most_common(1)[0]
+    kept = [build for build in builds if build.data == commonest]
     notes = (f"{len(builds) - count} builds on other data were left out",) if count < len(builds) else ()
     return Runs(
         parameters=np.array([build.parameters for build in kept]),
