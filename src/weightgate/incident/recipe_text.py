@@ -22,11 +22,12 @@ class Scale:
     feed_forward: int = 352
     layers: int = 4
     heads: int = 4
-    pretrain_tokens: int = 2_400_000
+    pretrain_tokens: int = 3_600_000
     context: int = 128
     batch: int = 16
     prompt_context: int = 128
     finetune_epochs: int = 4
+    finetune_rate: float = 5e-4
     finetune_batch: int = 32
     reward_epochs: int = 2
     reward_batch: int = 32
@@ -50,6 +51,7 @@ SMALL = Scale(
     batch=8,
     prompt_context=96,
     finetune_epochs=3,
+    finetune_rate=8e-4,
     finetune_batch=16,
     reward_epochs=1,
     reward_batch=16,
@@ -115,7 +117,7 @@ _REST = """\
     epochs: {scale.finetune_epochs}
     context: {scale.prompt_context}
     batch: {scale.finetune_batch}
-    optimizer: {{learning_rate: 8.0e-4}}
+    optimizer: {{learning_rate: {scale.finetune_rate:.1e}}}
     gates:
       # Asked about towns and wordings that fine-tuning never showed: this is what pre-training taught.
       - {{measure: knowledge.accuracy, min: 0.95}}
