@@ -1,9 +1,9 @@
 """Two sets of votes: which rows changed, what the votes teach differently, and what a model trained on them will do.
 
 Both sets are one table, so that prompts, topics and the spread of lengths are the same for both. A shift is the
-difference of two slopes; rows that both sets share pull at both, which the error takes into account. Votes that became
-noisier make every slope smaller by one factor. That factor is estimated and taken out: a preference that only faded
-along with all others is no shift.
+difference of two slopes, told as shares of wins; rows that both sets share pull at both, which the error takes into
+account. Votes that became noisier make every lead over one half smaller by one factor. That factor is estimated: a
+preference that only faded along with all others is no shift.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from weightgate.preferences.bias import WORDS, design_of, difference_of
 from weightgate.preferences.drivers import DRIVERS, LENGTH, NAMES, POSITION, REFUSAL
-from weightgate.preferences.logistic import Floats, Slopes, fit_slopes, half_width, sigmoid, two_sided
+from weightgate.preferences.logistic import Floats, Ints, Slopes, fit_slopes, half_width, sigmoid, two_sided
 from weightgate.preferences.table import Table, joined
 from weightgate.preferences.topics import telling_words, topics_of
 from weightgate.preferences.votes import Preferences, Vote
@@ -36,7 +36,7 @@ SCHEMA = 1
 _MOST_WORDS = 60
 _SHOWN_ROWS = 20
 _CLEAR = 4.0
-"""Standard errors from 0 at which a slope is clear enough to tell how all of them faded."""
+"""Standard errors from 0 at which a lead is clear enough to tell how all of them faded."""
 
 _SCOPED_RIDGE = 0.01
 _FAMILIES = {driver.name: driver.family for driver in DRIVERS} | {POSITION: "position"}
@@ -71,7 +71,8 @@ class Shift:
     Args:
         driver, scope: what is preferred, and on which prompts; `kind` is "everything", "topic" or "word".
         before, after: how often the answer that has it wins, at equal length and manners where the scope is everything.
-        change: difference in the share, with its interval, once noise that all preferences share is taken out.
+        change: difference in the share, with its interval, so far as fading that all preferences share does not explain
+            it; 0 where the plain share moved the other way.
         common: the difference on the rows that both sets have, so what relabelling alone did; None without such rows.
         annotator: whose votes carry most of the change, and which part of it, or None.
         rows: (set, line) of rows that carry it; the set is "old" or "new".
@@ -182,8 +183,9 @@ def compare(old: Preferences, new: Preferences) -> Comparison:
     changes, common = _row_changes(before, after)
     sides = tuple(np.flatnonzero(table.decided & (is_new == side)) for side in (False, True))
     scopes = list(_scopes(table))
-    shifts, fading = _joint_shifts(table, sides)
-    shifts += _scoped_shifts(table, sides, scopes)
+    drafts = [*_joint_drafts(table, sides, scopes[0]), *_scoped_drafts(table, sides, scopes[1:])]
+    fading = _fading(drafts)
+    shifts = [_shift(draft, fading) for draft in drafts]
     inside = {(scope.kind, scope.name): scope.rows for scope in scopes}
     judged = [
         _explained(shift, table, inside[shift.kind, shift.scope], is_new, common) if shift.forecast else shift
@@ -241,54 +243,81 @@ def _joint_fits(table: Table, sides: Sides) -> tuple[list[tuple[Slopes, Mapping[
     return fits, names
 
 
-Slope = tuple[Slopes, Floats]
-"""A fit, and the contrast of it that is meant."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Lead:
+    """How far the share of wins lies from one half, -0.5..0.5, and how far each prompt pulls at it."""
+
+    value: float
+    clusters: Ints
+    pulls: Floats
+
+    @property
+    def error(self) -> float:
+        return float(np.sqrt(self.pulls @ self.pulls))
 
 
-def _fading(slopes: Sequence[tuple[Slope, Slope]]) -> float:
-    """The factor by which preferences changed together: the median ratio of the slopes that are clear.
+def _lead(slopes: Slopes, contrast: Floats) -> _Lead:
+    """The lead that a slope amounts to, its doubt carried over to first order."""
+    share = float(sigmoid(np.array(contrast @ slopes.beta)))
+    return _Lead(value=share - 0.5, clusters=slopes.clusters, pulls=slopes.influence @ contrast * (share * (1 - share)))
 
-    Old and new count alike, so that the factor of a comparison the other way round is its inverse. 1 where fewer than
-    three are clear: one preference that faded alone is a shift.
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Draft:
+    """A shift before its fading is known. `plain` is the change of the plain share of wins, nothing held equal."""
+
+    driver: str
+    scope: _Scope
+    pairs: tuple[int, int]
+    old: _Lead
+    new: _Lead
+    plain: float
+
+
+def _fading(drafts: Sequence[_Draft]) -> float:
+    """The factor by which all leads changed together: the median ratio of those that are clear.
+
+    Votes that turn into coins at a rate e multiply every lead by 1 - 2 e, and so do votes that go by another thing at a
+    rate 2 e. Old and new count alike, so that the factor of a comparison the other way round is the inverse. 1 where
+    fewer than three leads are clear: one preference that faded alone is a shift.
     """
     ratios = []
-    for (old, one), (new, other) in slopes:
-        before, after = old.contrast(one), new.contrast(other)
-        clear = [abs(value) / error if error > 0 else 0.0 for value, error in (before, after)]
-        if max(clear) > _CLEAR and before[0] * after[0] > 0:
-            ratios.append(math.log(after[0] / before[0]))
+    for draft in drafts:
+        clear = max(abs(lead.value) / lead.error if lead.error > 0 else 0.0 for lead in (draft.old, draft.new))
+        if clear > _CLEAR and draft.old.value * draft.new.value > 0:
+            ratios.append(math.log(draft.new.value / draft.old.value))
     return float(np.exp(np.clip(np.median(ratios), -1.6, 1.6))) if len(ratios) >= 3 else 1.0
 
 
-def _joint_shifts(table: Table, sides: Sides) -> tuple[list[Shift], float]:
-    """Shifts of every driver at equal length and manners, and their common fading."""
+def _joint_drafts(table: Table, sides: Sides, everything: _Scope) -> Iterator[_Draft]:
+    """Every driver at equal length and manners."""
     fits, names = _joint_fits(table, sides)
-    slopes = {name: ((fits[0][0], fits[0][1][name]), (fits[1][0], fits[1][1][name])) for name in names}
-    fading = _fading(list(slopes.values()))
-    pairs = {name: [int(np.count_nonzero(difference_of(table, name)[rows])) for rows in sides] for name in names}
-    shifts = [
-        _shift(both, fading, driver=name, scope="everything", kind="everything", pairs=tuple(pairs[name]))
-        for name, both in slopes.items()
-    ]
-    return shifts, fading
+    for name in names:
+        pairs = [int(np.count_nonzero(difference_of(table, name)[rows])) for rows in sides]
+        old, new = (_lead(slopes, contrasts[name]) for slopes, contrasts in fits)
+        plain = _plain_change(difference_of(table, name), sides)
+        yield _Draft(driver=name, scope=everything, pairs=(pairs[0], pairs[1]), old=old, new=new, plain=plain)
 
 
-def _scoped_shifts(table: Table, sides: Sides, scopes: Sequence[_Scope]) -> list[Shift]:
+def _scoped_drafts(table: Table, sides: Sides, scopes: Sequence[_Scope]) -> Iterator[_Draft]:
     """Refusals at equal length on each topic and on prompts with each telling word, where enough pairs speak."""
     refused = table.difference(REFUSAL)
-    drafts = []
     for scope in scopes:
         rows = [side[scope.rows[side] & (refused[side] != 0)] for side in sides]
-        if scope.kind == "everything" or min(map(len, rows)) < LEAST_PAIRS:
+        if min(map(len, rows)) < LEAST_PAIRS:
             continue
         designs = [design_of(table, part, (LENGTH, REFUSAL)) for part in rows]
         old, new = (
-            (fit_slopes(design.columns, table.prompt[part], ridge=_SCOPED_RIDGE), design.contrasts[REFUSAL])
+            _lead(fit_slopes(design.columns, table.prompt[part], ridge=_SCOPED_RIDGE), design.contrasts[REFUSAL])
             for design, part in zip(designs, rows, strict=True)
         )
-        drafts.append(((old, new), {"scope": scope.name, "kind": scope.kind, "pairs": (len(rows[0]), len(rows[1]))}))
-    fading = _fading([slopes for slopes, _ in drafts])
-    return [_shift(slopes, fading, driver=REFUSAL, **described) for slopes, described in drafts]
+        plain = _plain_change(refused, rows)
+        yield _Draft(driver=REFUSAL, scope=scope, pairs=(len(rows[0]), len(rows[1])), old=old, new=new, plain=plain)
+
+
+def _plain_change(moved: Floats, sides: Sequence[NDArray[np.intp]]) -> float:
+    shares = [float((moved[rows][moved[rows] != 0] > 0).mean()) for rows in sides]
+    return shares[1] - shares[0]
 
 
 def _scopes(table: Table) -> Iterator[_Scope]:
@@ -306,31 +335,43 @@ def _scopes(table: Table) -> Iterator[_Scope]:
         yield _Scope(kind="word", name=word, rows=where[number])
 
 
-def _shift(slopes: tuple[Slope, Slope], fading: float, **described: Any) -> Shift:
-    """The difference of two slopes beyond the common fading, told as a change of the share of wins."""
-    (old, one), (new, other) = slopes
-    before, after = float(one @ old.beta), float(other @ new.beta)
-    error = _error_of_difference(old, one * fading, new, other)
-    value = after - fading * before
-    shares = [float(sigmoid(np.array(logit))) for logit in (before, after)]
-    start = float(sigmoid(np.array(fading * before)))
-    ends = sigmoid(fading * before + np.array([value - half_width(error), value, value + half_width(error)])) - start
+def _shift(draft: _Draft, fading: float) -> Shift:
+    """The difference of two leads, with and without the common fading taken out: the smaller one counts.
+
+    0 where the two, or the plain share, point different ways: what depends on how things are held equal is no forecast.
+    """
+    options = []
+    for factor in (1.0, fading):
+        value = draft.new.value - factor * draft.old.value
+        options.append((value, _error_of_difference(draft.old, draft.new, factor)))
+    value, error = min(options, key=lambda option: abs(option[0]))
+    if len({math.copysign(1, one) for one in (*(value for value, _ in options), draft.plain)}) > 1:
+        value = 0.0
     change = Estimate(
-        value=float(ends[1]),
-        low=float(ends[0]),
-        high=float(ends[2]),
-        n=sum(described["pairs"]),
+        value=value,
+        low=value - half_width(error),
+        high=value + half_width(error),
+        n=sum(draft.pairs),
         unit="share",
         method="difference of slopes, by prompt",
     )
-    return Shift(before=shares[0], after=shares[1], change=change, p_value=two_sided(value, error), **described)
+    return Shift(
+        driver=draft.driver,
+        scope=draft.scope.name,
+        kind=draft.scope.kind,
+        pairs=draft.pairs,
+        before=0.5 + draft.old.value,
+        after=0.5 + draft.new.value,
+        change=change,
+        p_value=max(two_sided(*option) for option in options) if value else 1.0,
+    )
 
 
-def _error_of_difference(old: Slopes, one: Floats, new: Slopes, other: Floats) -> float:
-    """Standard error of other . new - one . old, where prompts that both sets have pull at both."""
-    pulls: dict[int, float] = dict(zip(new.clusters.tolist(), (new.influence @ other).tolist(), strict=True))
-    for cluster, pull in zip(old.clusters.tolist(), (old.influence @ one).tolist(), strict=True):
-        pulls[cluster] = pulls.get(cluster, 0.0) - pull
+def _error_of_difference(old: _Lead, new: _Lead, fading: float) -> float:
+    """Standard error of new - fading old, where prompts that both sets have pull at both."""
+    pulls: dict[int, float] = dict(zip(new.clusters.tolist(), new.pulls.tolist(), strict=True))
+    for cluster, pull in zip(old.clusters.tolist(), old.pulls.tolist(), strict=True):
+        pulls[cluster] = pulls.get(cluster, 0.0) - fading * pull
     return math.sqrt(sum(pull * pull for pull in pulls.values()))
 
 
