@@ -98,11 +98,11 @@ def _choices(parameters: float, tokens: float, unique: float, law: LossLaw) -> l
         return Choice(name=name, parameters=size, tokens=read, unique=distinct, gain=gain)
 
     return [
-        choice("as planned: repeat", parameters, tokens, unique),
+        choice("repeat, as planned", parameters, tokens, unique),
         choice("stop after one pass", parameters, unique, unique),
-        choice("grow the model, one pass, same compute", flops / (SIX * unique), unique, unique),
-        choice("best mix of both, same compute", *best, unique),
-        choice("collect: every token fresh", parameters, tokens, tokens),
+        choice("grow the model", flops / (SIX * unique), unique, unique),
+        choice("the best mix", *best, unique),
+        choice("collect the rest", parameters, tokens, tokens),
     ]
 
 
@@ -119,7 +119,7 @@ def _headline(plan: Choice, best: Choice, fresh: Spread, worth: float, law: Loss
     )
     if best.gain.value > 1e-4:
         text += (
-            f", and at no extra cost {best.name.split(',')[0]} ({spell_quantity(best.parameters)} parameters, "
+            f", and at no extra cost {best.name} ({spell_quantity(best.parameters)} parameters, "
             f"{best.tokens / best.unique:.2g} passes) {_signed(best.gain)}."
         )
     else:
@@ -158,8 +158,8 @@ def _table(choices: list[Choice], law: LossLaw) -> Table:
             )
             for choice in choices
         ),
-        caption=f"Gains over the plan by {law.name}; the last column spans {choices[0].gain.num_laws} laws and the "
-        "bootstrap.",
+        caption=f"Gains over the plan, by {law.name}. All but stopping take the same compute; the last column spans "
+        f"{choices[0].gain.num_laws} laws and the bootstrap.",
     )
 
 
