@@ -63,7 +63,7 @@ def fit_slopes(differences: Floats, clusters: Ints, *, ridge: float = 1e-3) -> S
         gradient = differences.T @ (1 - wins) - penalty @ beta
         curvature = (differences * (wins * (1 - wins))[:, None]).T @ differences + penalty
         step = np.linalg.solve(curvature, gradient)
-        beta = beta + step / max(1.0, float(np.abs(step).max()) / 4)
+        beta = beta + step / max(1.0, float(np.abs(step).max(initial=0.0)) / 4)
         if float(np.abs(step).max(initial=0.0)) < 1e-9:
             break
     scores = differences * (1 - sigmoid(differences @ beta))[:, None]
@@ -81,7 +81,7 @@ def cluster_sums(rows: Floats, clusters: Ints) -> Floats:
 
 
 def _sums(rows: Floats, number: NDArray[np.intp]) -> Floats:
-    return np.stack([np.bincount(number, weights=column) for column in rows.T], axis=1) if rows.size else rows
+    return np.stack([np.bincount(number, weights=column) for column in rows.T], axis=1) if rows.size else rows[:0]
 
 
 def two_sided(value: float, error: float) -> float:

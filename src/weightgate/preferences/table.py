@@ -67,7 +67,7 @@ def table_of(votes: Sequence[Vote]) -> Table:
     answers = np.array(answer, dtype=np.int64).reshape(-1, 2)
     _, prompts = _numbered(vote.prompt for vote in votes)
     turned = np.where(answers[:, 0] <= answers[:, 1], 1, -1)
-    low, high = answers.min(axis=1, initial=0), answers.max(axis=1, initial=0)
+    low, high = answers.min(axis=1), answers.max(axis=1)
     prompt = np.array(prompts, dtype=np.int32)
     _, items = np.unique(np.stack([prompt, low, high], axis=1), axis=0, return_inverse=True)
     annotators, annotator = _numbered(vote.annotator or "" for vote in votes)
