@@ -20,6 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LINES = (
     {"__main__"},
     {"cli"},
+    {"demo"},
     {"build", "watch", "serve", "chat", "incident"},
     {"plan", "preferences", "diff", "lineage"},
     {"probe"},

@@ -96,7 +96,6 @@ UNSEEN: tuple[Intervention, ...] = (
     Intervention(name="asked again, one at a time", part="none"),
 )
 
-DEFAULT: dict[Part, Intervention] = {
-    part: next(change for change in SHOWN if change.part == part) for part in ("pretrain", "finetune", "prompt", "none")
-} | {"align": next(change for change in SHOWN if change.name == "annotators for refusals")}
+_DEFAULTS = ("outdated facts", "other field names", "annotators for refusals", "a system prompt", "asked again")
+DEFAULT: dict[str, Intervention] = {change.part: change for change in SHOWN if change.name in _DEFAULTS}
 """What `weightgate demo --change` does for each part."""
