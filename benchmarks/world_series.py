@@ -45,7 +45,7 @@ SAMPLED = Decoding(samples=SAMPLES, temperature=0.7, max_tokens=32)
 SAMPLED_AGAIN = 4
 """Recordings of the unchanged model under sampling, at each held-out seed: false alarms are counted on them."""
 
-_CONCURRENCY = 64
+_CONCURRENCY = 24
 _FEW = 3
 _START_SECONDS = 60
 

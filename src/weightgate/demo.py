@@ -45,7 +45,7 @@ FOLDER = "incident"
 LIVE = "live"
 _SUITE, _ALIASES, _WATCH = "suite.jsonl", "aliases.json", "watch.yaml"
 _DECODING = Decoding(samples=SAMPLES, temperature=0.0, max_tokens=32)
-_CONCURRENCY = 64
+_CONCURRENCY = 24
 _START_SECONDS = 120
 
 _WATCH_TEXT = """\
