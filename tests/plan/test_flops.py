@@ -133,10 +133,22 @@ def test_causal_attention_counts_what_is_looked_at() -> None:
 
 
 def test_conventions_of_the_literature_are_reproduced() -> None:
-    """(6 (body + head) + 12 L h s) / (6 body) is 1.68 for GPT-2 small at its full context."""
-    shape = read_shape({"model_type": "gpt2"})
-    body = flops.parameters(shape).body
-    assert flops.token_flops(shape, 1024).training / (6 * body) == pytest.approx(1.68, abs=0.01)
+    """(6 (body + head) + 12 L h s) / (6 body): GPT-3 1.03, GPT-2 small 1.68, a toy 1.41."""
+    gpt3 = {"n_embd": 12288, "n_layer": 96, "n_head": 96, "n_positions": 2048}
+    toy = {"n_embd": 384, "n_layer": 6, "n_head": 6, "n_positions": 256, "vocab_size": 8192}
+    for config, context, ratio in (({}, 1024, 1.68), (gpt3, 2048, 1.03), (toy, 256, 1.41)):
+        shape = read_shape({"model_type": "gpt2", **config})
+        body = flops.parameters(shape).body
+        assert flops.token_flops(shape, context).training / (6 * body) == pytest.approx(ratio, abs=0.01)
+
+
+def test_conventions_are_told_apart_and_converge_with_size() -> None:
+    small = flops.training_flops_by_convention(read_shape(VARIANTS[0]), 48)
+    large = flops.training_flops_by_convention(read_shape({"model_type": "llama"}), 2048)
+    counted = flops.parameters(read_shape(VARIANTS[0]))
+    assert list(small.values())[:2] == [6.0 * counted.body, 6.0 * counted.total]
+    assert max(small.values()) / min(small.values()) > 1.1
+    assert max(large.values()) / min(large.values()) < 1.25
 
 
 def test_ppo_spends_what_its_passes_spend() -> None:

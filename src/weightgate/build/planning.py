@@ -16,14 +16,14 @@ from weightgate.build.workspace import Workspace
 from weightgate.data.batches import TokenBatch
 from weightgate.data.rows import PairRows
 from weightgate.plan import flops
-from weightgate.plan.advice import DEFAULT_LAW, data_advice, excess_compute, planned_run
+from weightgate.plan.advice import DEFAULT_LAW, data_advice, excess_compute, planned_run, pretraining
 from weightgate.plan.laws.saved import find_law
 from weightgate.plan.memory import Precision
 from weightgate.plan.recipe_plan import Machine, StageData, StagePlan, plan_recipe, recipe_shape
 from weightgate.plan.resources import Speed, price
 from weightgate.recipe import Align
 from weightgate.report.finding import Finding
-from weightgate.report.page import Block, Cell, Column, Figure, Findings, Headline, Page, Prose, Table
+from weightgate.report.page import Block, Cell, Column, Figure, Findings, Headline, Page, Prose, Section, Table
 from weightgate.stats import Estimate, Measurement, Unmeasured, mean
 from weightgate.store import Manifest, Store
 from weightgate.store.states import Recorded, Standing, State, state_of
@@ -64,7 +64,28 @@ def plan_build(workspace: Workspace, *, probe: bool, dollars_per_hour: float | N
     told = (
         (Prose(text="Hold-out loss forecast from the store's earlier builds: " + "; ".join(losses)),) if losses else ()
     )
-    return replace(page, blocks=(*page.blocks, *told, *_spending(workspace, facts)))
+    conventions = _conventions(workspace, facts)
+    return replace(page, blocks=(*page.blocks, *told, *_spending(workspace, facts), *conventions))
+
+
+def _conventions(workspace: Workspace, facts: Facts) -> tuple[Section, ...]:
+    """FLOPs a token of the pre-training as different sources count them."""
+    stage = pretraining(workspace.recipe)
+    if stage is None:
+        return ()
+    shape = recipe_shape(workspace.recipe, facts.config)
+    rows = tuple(
+        (name, f"{each:.4g}") for name, each in flops.training_flops_by_convention(shape, stage.context).items()
+    )
+    columns = (Column(name="convention"), Column(name="training FLOP a token", align="right"))
+    return (
+        Section(
+            title="How FLOPs are counted",
+            summary="the plan counts every matrix product; laws count 6 N D with all parameters",
+            blocks=(Table(columns=columns, rows=rows),),
+            collapsed=True,
+        ),
+    )
 
 
 def _spending(workspace: Workspace, facts: Facts) -> tuple[Findings, ...]:

@@ -128,6 +128,24 @@ def token_flops(shape: Shape, context: int, *, attention: Attention = "full", he
     )
 
 
+def training_flops_by_convention(shape: Shape, context: int) -> dict[str, float]:
+    """Training FLOPs a token as different sources count them; every law and report must say which it means.
+
+    At the size of a toy the largest is several times the smallest; from a billion parameters on they agree within a
+    few percent.
+    """
+    counted, full = parameters(shape), token_flops(shape, context)
+    causal = token_flops(shape, context, attention="causal")
+    matrices = TRAINING_FACTOR * full.matrices
+    return {
+        "6 N, N without embeddings and head (Kaplan et al. 2020)": 2.0 * TRAINING_FACTOR * counted.body,
+        "6 N, N all parameters (Hoffmann et al. 2022)": 2.0 * TRAINING_FACTOR * counted.total,
+        "matrices and head (Porian et al. 2024)": matrices + TRAINING_FACTOR * full.head,
+        "matrices, head and causal attention": causal.training,
+        "matrices, head and full attention: what is computed here": full.training,
+    }
+
+
 def _positions_seen(context: int, window: int | None, attention: Attention) -> float:
     """Mean number of positions a token's query meets in a row of `context` tokens."""
     if attention == "full":

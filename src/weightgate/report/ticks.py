@@ -57,12 +57,12 @@ def log_scale(values: Iterable[float], *, ticks: int) -> Scale:
     if high <= low * (1 + 1e-9):
         low, high = low / 2, high * 2
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    if last - first > 2:
-        stride = math.ceil((last - first) / max(1, ticks))
-        places = [10.0**power for power in range(first, last + 1, stride)]
-    else:
-        places = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
-    inside = [place for place in places if low <= place <= high]
+    stride = math.ceil((last - first) / max(1, ticks))
+    decades = [10.0**power for power in range(first, last + 1, stride)]
+    inside = [place for place in decades if low <= place <= high]
+    if len(inside) < 3:
+        finer = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
+        inside = [place for place in finer if low <= place <= high]
     if len(inside) < 3:
         inside = [tick for tick in linear_scale((low, high), ticks=ticks, tight=True).ticks if tick > 0]
     return Scale(low=low, high=high, ticks=tuple(inside), log=True)
