@@ -29,11 +29,6 @@ _CAUSE_OF_LABEL = {
     "none": "no weight change",
 }
 _CHAT_FILES = ("alpacaeval_outputs.parquet", "llm_extrapolation_outputs.parquet")
-_OASST_CONFIGS = ("k50", "nucleus9", "typical3", "k50_orig")
-"""Which sampling configuration of a report stands for it: the first of these that both sides have."""
-
-_DECODING_ROWS = 90
-"""So many pairs of one model under two decodings, of the several hundred recorded ones, which repeat few models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +57,7 @@ def data_folder() -> Path:
 def load_rows(cache: Path) -> list[PairRow]:
     """Return the rows of the cache file, made first where there is none."""
     if not cache.exists():
-        rows = [asdict(row) for row in [*_chat_rows(data_folder()), *_assistant_rows(data_folder())]]
+        rows = [asdict(row) for row in _chat_rows(data_folder())]
         cache.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return list(read_rows(cache))
 
@@ -122,35 +117,6 @@ def _chat_pairs(root: Path) -> Iterator[tuple[dict[str, Any], Side, Side]]:
             sides[file, model] = side
     for pair in pairs:
         yield pair, sides[pair["file_a"], pair["model_a"]], sides[pair["file_b"], pair["model_b"]]
-
-
-def _assistant_rows(root: Path) -> Iterator[PairRow]:
-    """Pairs of the sampling reports, and one model under two decodings."""
-    prompts = {row["prompt_id"]: row["prompt"] for row in jsonl(root / "oasst_prompts.jsonl")}
-    sides = read_sides(root / "oasst_outputs.parquet", None, ("model", "sampling_config", "sample_index"))
-    for pair in jsonl(root / "pairs.jsonl"):
-        if pair["source"] == "oasst" and pair["changed"] in _CAUSE_OF_LABEL:
-            config = _shared_config(pair, sides)
-            if config is None:
-                continue
-            a, b = sides[pair["model_a"], config, 0], sides[pair["model_b"], config, 0]
-            yield _row(pair, _CAUSE_OF_LABEL[pair["changed"]], pair_evidence(prompts, a, b))
-    changes = [null for null in jsonl(root / "nulls.jsonl") if null["kind"] != "true_null"]
-    for at in np.random.default_rng(0).permutation(len(changes))[:_DECODING_ROWS]:
-        null = changes[int(at)]
-        a = sides[null["model"], null["config_a"], null["sample_a"]]
-        b = sides[null["model"], null["config_b"], null["sample_b"]]
-        named = {
-            "pair_id": f"decoding-{at}", "source": "oasst", "family": null["model"], "core": False,
-            "model_a": null["model"], "model_b": null["model"], "relation": "same_weights", "provenance": "documented",
-        }  # fmt: skip
-        yield _row(named, "no weight change", pair_evidence(prompts, a, b))
-
-
-def _shared_config(pair: dict[str, Any], sides: dict[tuple[Any, ...], Side]) -> str | None:
-    own = [{config for model, config, _ in sides if model == pair[f"model_{x}"]} for x in "ab"]
-    both = sorted(own[0] & own[1])
-    return next((config for config in (*_OASST_CONFIGS, *both) if config in both), None)
 
 
 def _row(pair: dict[str, Any], cause: str, found: dict[str, float]) -> PairRow:

@@ -1,14 +1,13 @@
 """Train the triage on public pairs, judge it on families it never saw, and write the model that ships.
 
-    PYTHONPATH=. python scripts/train_triage.py --rows ROWS.jsonl [--also WORLD.jsonl] [--model FILE] [--results FILE]
+    PYTHONPATH=. python scripts/train_triage.py --rows ROWS.jsonl [--model FILE] [--results FILE]
 
-Needs scikit-learn and the data folder of `benchmarks/triage_pairs.py`, which makes ROWS on the first run. `--also` adds
-rows of the same form, such as interventions on the built-in world.
+Needs scikit-learn and the data folder of `benchmarks/triage_pairs.py`, which makes ROWS on the first run.
 
 Judging is nested. An outer fold leaves out every pair that shares a model or a family with it; within the rest, inner
-folds of the same kind choose the regularisation, the evidence and the training rows, give the calibration scores, and
-choose the level at which the triage abstains. Nothing about an outer fold is known when its model is made. What
-was decided by looking at all pairs first stands in `benchmarks/results/README-triage.md`.
+folds of the same kind choose the regularisation and the training rows, give the calibration scores, and choose how sure
+an answer must be. Nothing about an outer fold is known when its model is made. What was decided by looking at all pairs
+first stands in `benchmarks/results/README-triage.md`.
 """
 
 from __future__ import annotations
@@ -16,29 +15,27 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.triage_pairs import PairRow, load_rows, read_rows
+from benchmarks.triage_pairs import PairRow, load_rows
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from weightgate.diff.evidence import EVIDENCE
-from weightgate.diff.triage import CAUSES, TriageModel, fitting_causes, triage
+from weightgate.diff.triage import CAUSES, Cause, TriageModel, likely_causes, triage
 
 _STATED = ("documented", "name")
 SEED = 20_240
 INNER_FOLDS = 5
-WANTED_COVERAGE = 0.5
-ALPHAS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
-PENALTIES = (0.005, 0.015, 0.05, 0.15)
-EVIDENCE_SETS: dict[str, tuple[str, ...]] = {
-    "all": EVIDENCE,
-    "without correlations": tuple(name for name in EVIDENCE if not name.startswith("along.")),
-}
+WANTED_COVERAGE = 0.6
+"""Of inner rows: an answer is as sure as it can be while so many pairs get one."""
+
+MASSES = tuple(round(0.3 + 0.01 * step, 2) for step in range(70))
+PENALTIES = (0.005, 0.015, 0.05)
 ROW_SETS: dict[str, Callable[[PairRow], bool]] = {
     "core": lambda row: row.core,
     "all": lambda row: True,
@@ -47,24 +44,20 @@ ROW_SETS: dict[str, Callable[[PairRow], bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One way to train: inverse regularisation strength, which evidence, which rows."""
+    """One way to train: inverse regularisation strength, and which rows."""
 
     penalty: float
-    evidence: str
     rows: str
 
 
-CANDIDATES = tuple(
-    Candidate(penalty=penalty, evidence=evidence, rows=rows)
-    for penalty, evidence, rows in product(PENALTIES, EVIDENCE_SETS, ROW_SETS)
-)
+CANDIDATES = tuple(Candidate(penalty=penalty, rows=rows) for penalty, rows in product(PENALTIES, ROW_SETS))
 Fold = tuple[list[int], list[int]]
 """Positions of the rows to train on and of those left out."""
 
 
 def main() -> None:
     arguments = _arguments()
-    rows = load_rows(arguments.rows) + [row for path in arguments.also for row in read_rows(path)]
+    rows = load_rows(arguments.rows)
     results = {scheme: judged(rows, folds(rows)) for scheme, folds in SCHEMES.items()}
     model = trained(rows, "everything")
     arguments.model.write_text(json.dumps(model.to_json(), indent=1) + "\n", encoding="utf-8")
@@ -73,13 +66,13 @@ def main() -> None:
 
 def by_family(rows: Sequence[PairRow]) -> list[Fold]:
     """One fold for each family: no row of the rest shares a family or a model with it."""
-    families = sorted({row.family for row in rows if row.source != "oasst"})
+    families = sorted({row.family for row in rows})
     return [_without_relatives(rows, {family}) for family in families]
 
 
 def by_component(rows: Sequence[PairRow]) -> list[Fold]:
     """One fold for each connected component of families that share models: the strictest split."""
-    families = {row.family for row in rows if row.source != "oasst"}
+    families = {row.family for row in rows}
     folds = []
     while families:
         component = {min(families)}
@@ -119,12 +112,11 @@ def inner_folds(rows: Sequence[PairRow]) -> list[Fold]:
 
 
 def judged(rows: list[PairRow], folds: list[Fold]) -> dict[str, Any]:
-    """Train on the rest of each fold, judge its chat pairs, and tabulate."""
+    """Train on the rest of each fold, judge its own pairs, and tabulate."""
     verdicts = []
     for number, (rest, test) in enumerate(folds):
-        own = [at for at in test if rows[at].source != "oasst"]
         model = trained([rows[at] for at in rest], f"fold {number}")
-        verdicts += [_told(rows[at], model) for at in own]
+        verdicts += [_told(rows[at], model) for at in test]
     parts: dict[str, Callable[[dict[str, Any]], bool]] = {
         "core": lambda told: told["core"],
         "all but preference siblings": lambda told: told["core"] or told["relation"] != "sibling",
@@ -149,7 +141,7 @@ def _told(row: PairRow, model: TriageModel) -> dict[str, Any]:
         "answer": verdict.cause,
         "scores": {cause: round(score, 4) for cause, score in verdict.scores.items()},
         "plausibility": {cause: round(p, 4) for cause, p in verdict.plausibility.items()},
-        "alpha": model.alpha,
+        "mass": model.mass,
         "candidate": model.trained_on["candidate"],
     }
 
@@ -173,18 +165,15 @@ def tabulated(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
         "answered_balanced_accuracy": _balanced(_confusion(answered, "answer", CAUSES)),
         "equal_weights_given_a_stage": _share(told["answer"] in stages for told in same),
         "equal_weights_given_a_stage_without_abstaining": _share(told["likeliest"] in stages for told in same),
-        "abstention_curve": [_at_level(verdicts, alpha) for alpha in ALPHAS],
+        "abstention_curve": [_at_mass(verdicts, mass) for mass in MASSES[::5]],
     }
 
 
-def _at_level(verdicts: list[dict[str, Any]], alpha: float) -> dict[str, Any]:
-    """Coverage and accuracy had every fold abstained at this level."""
-    answers = []
-    for told in verdicts:
-        fitting = fitting_causes(told["plausibility"], alpha)
-        if len(fitting) == 1:
-            answers.append(fitting[0] == told["cause"])
-    return {"alpha": alpha, "coverage": round(len(answers) / len(verdicts), 4), "accuracy": _share(answers)}
+def _at_mass(verdicts: list[dict[str, Any]], mass: float) -> dict[str, Any]:
+    """Coverage and accuracy had every fold asked for this mass."""
+    sets = [(likely_causes(told["scores"], mass), told["cause"]) for told in verdicts]
+    answers = [fitting[0] == cause for fitting, cause in sets if len(fitting) == 1]
+    return {"mass": mass, "coverage": round(len(answers) / len(verdicts), 4), "accuracy": _share(answers)}
 
 
 def _confusion(verdicts: list[dict[str, Any]], said: str, causes: Sequence[str]) -> list[list[int]]:
@@ -212,10 +201,9 @@ def trained(rows: list[PairRow], what: str) -> TriageModel:
         cause: tuple(float(scored[best][at, CAUSES.index(cause)]) for at, row in enumerate(rows) if _counts(row, cause))
         for cause in CAUSES
     }
-    model = fitted(rows, best, calibration)
-    alpha = _level(rows, scored[best], model)
-    print(f"{what}: {best}, inner balanced accuracy {_quality(rows, scored[best]):.3f}, alpha {alpha}", flush=True)
-    return fitted(rows, best, calibration, alpha)
+    mass, missed = _mass(rows, scored[best])
+    print(f"{what}: {best}, inner score {_quality(rows, scored[best]):.3f}, mass {mass}, missed {missed}", flush=True)
+    return replace(fitted(rows, best, calibration), mass=mass, alpha=missed)
 
 
 def _counts(row: PairRow, cause: str) -> bool:
@@ -233,49 +221,42 @@ def _left_out_scores(rows: list[PairRow], folds: list[Fold], candidate: Candidat
 
 
 def _quality(rows: list[PairRow], scores: np.ndarray) -> float:
-    """Balanced accuracy over the core rows."""
-    shares = []
+    """Mean logarithmic score over the core rows, causes counting alike: it uses more of each answer than accuracy."""
+    means = []
     for at, cause in enumerate(CAUSES):
-        own = [scores[index].argmax() == at for index, row in enumerate(rows) if _counts(row, cause)]
-        shares.append(float(np.mean(own)))
-    return float(np.mean(shares))
+        own = [float(np.log(scores[index, at])) for index, row in enumerate(rows) if _counts(row, cause)]
+        means.append(float(np.mean(own)))
+    return float(np.mean(means))
 
 
-def _level(rows: list[PairRow], scores: np.ndarray, model: TriageModel) -> float:
-    """The level that answers most accurately among those that answer `WANTED_COVERAGE` of the inner rows."""
-    outcomes = []
-    for alpha in ALPHAS:
-        answers = []
-        core = [(at, row) for at, row in enumerate(rows) if row.core]
-        for at, row in core:
-            plausible = model.plausibility(dict(zip(CAUSES, map(float, scores[at]), strict=True)))
-            fitting = fitting_causes(plausible, alpha)
-            if len(fitting) == 1:
-                answers.append(fitting[0] == row.cause)
-        coverage = len(answers) / len(core)
-        accuracy = float(np.mean(answers)) if answers else 0.0
-        outcomes.append((coverage >= WANTED_COVERAGE, accuracy if coverage >= WANTED_COVERAGE else coverage, alpha))
-    return max(outcomes)[2]
+def _mass(rows: list[PairRow], scores: np.ndarray) -> tuple[float, float]:
+    """The largest mass that answers `WANTED_COVERAGE` of the inner rows, and the share whose cause it misses."""
+    told = [(row.cause, dict(zip(CAUSES, map(float, own), strict=True))) for row, own in zip(rows, scores, strict=True)]
+    core = [one for one, row in zip(told, rows, strict=True) if row.core]
+
+    def sets(mass: float) -> list[tuple[str, tuple[Cause, ...]]]:
+        return [(cause, likely_causes(own, mass)) for cause, own in core]
+
+    enough = [mass for mass in MASSES if np.mean([len(kept) == 1 for _, kept in sets(mass)]) >= WANTED_COVERAGE]
+    mass = max(enough, default=MASSES[0])
+    return mass, round(float(np.mean([cause not in kept for cause, kept in sets(mass)])), 4)
 
 
-def fitted(
-    rows: Sequence[PairRow], candidate: Candidate, calibration: dict[Any, tuple[float, ...]], alpha: float = 0.3
-) -> TriageModel:
-    """Fit one candidate: standardised evidence, classes weighted to count alike."""
-    names = EVIDENCE_SETS[candidate.evidence]
+def fitted(rows: Sequence[PairRow], candidate: Candidate, calibration: dict[Any, tuple[float, ...]]) -> TriageModel:
+    """Fit one candidate: standardised evidence, causes weighted to count alike."""
     used = [row for row in rows if ROW_SETS[candidate.rows](row)]
-    values = np.array([[row.evidence[name] for name in names] for row in used])
+    values = np.array([[row.evidence[name] for name in EVIDENCE] for row in used])
     scaler = StandardScaler().fit(values)
     machine = LogisticRegression(C=candidate.penalty, class_weight="balanced", max_iter=1000)
     machine.fit(scaler.transform(values), [CAUSES.index(row.cause) for row in used])
     return TriageModel(
-        names=names,
+        names=EVIDENCE,
         centre=scaler.mean_,
         scale=scaler.scale_,
         coefficients=machine.coef_,
         intercepts=machine.intercept_,
         calibration=calibration,
-        alpha=alpha,
+        alpha=0.0,
         trained_on={"candidate": vars(candidate), "rows": len(used), "families": len({row.family for row in used})},
     )
 
@@ -283,7 +264,6 @@ def fitted(
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train and judge the triage.")
     parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--also", type=Path, action="append", default=[])
     parser.add_argument("--model", type=Path, default=Path("src/weightgate/diff/data/triage.json"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/triage.json"))
     return parser.parse_args()

@@ -28,6 +28,14 @@ def test_every_feature_of_any_text_is_a_number(text: str) -> None:
     assert all(math.isfinite(value) for value in values)
 
 
+@given(st.text(st.characters(codec="ascii"), max_size=80))
+def test_capitals_and_digits_are_counted_alike_in_and_outside_ascii(text: str) -> None:
+    text = strip_special(text)
+    plain, wide = named(text), named("é" + text + "é")
+    for name in ("capitals", "digits"):
+        assert plain[name] * max(len(text), 1) == pytest.approx(wide[name] * (len(text) + 2))
+
+
 @settings(deadline=None)
 @given(TEXTS, st.sampled_from(["</s>", "<|im_end|>", "<|endoftext|>", "<s>", " "]))
 def test_special_tokens_at_the_ends_are_no_style(text: str, token: str) -> None:

@@ -16,6 +16,7 @@ from weightgate.diff.triage import (
     TriageModel,
     declared_verdict,
     fitting_causes,
+    likely_causes,
     shipped_model,
     triage,
 )
@@ -69,6 +70,21 @@ def test_scores_sum_to_one_and_p_values_stay_in_range(values: list[float]) -> No
 def test_equal_weights_are_ruled_out_last(alpha: float, p_values: list[float]) -> None:
     fitting = fitting_causes(dict(zip(CAUSES, p_values, strict=True)), alpha)
     assert ("no weight change" in fitting) == (p_values[3] > min(alpha, 0.1))
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=4, max_size=4), st.floats(0.05, 1))
+def test_the_fewest_causes_make_up_the_mass(odds: list[float], mass: float) -> None:
+    scores = dict(zip(CAUSES, (np.array(odds) / sum(odds)).tolist(), strict=True))
+    kept = likely_causes(scores, mass)
+    assert max(CAUSES, key=lambda cause: scores[cause]) in kept
+    assert sum(scores[cause] for cause in kept) >= mass - 1e-9
+    assert sum(scores[cause] for cause in kept) - min(scores[cause] for cause in kept) < mass
+
+
+def test_a_model_with_a_mass_names_a_cause_that_reaches_it() -> None:
+    sure = TriageModel.from_json(model().to_json() | {"mass": 0.6})
+    assert triage({"a": 5.0, "b": 0.0, "c": 0.0, "d": 0.0}, sure).cause == CAUSES[0]
+    assert triage({"a": 2.0, "b": 1.8, "c": 0.0, "d": -9.0}, sure).fitting == CAUSES[:2]
 
 
 @settings(deadline=None, max_examples=10)

@@ -91,3 +91,18 @@ def test_kernels_that_each_see_a_little_see_it_together() -> None:
     assert together > alone + 10
     assert quiet <= 13  # Binomial(60, 0.05) exceeds 13 with probability below 1e-5
     assert joint_swap_test([np.zeros((5, 2))]) == 1
+
+
+@given(st.lists(st.text(max_size=20), min_size=1, max_size=4), st.lists(st.text(max_size=20), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=30)
+def test_the_statistic_is_mmd_squared(after: list[str], before: list[str]) -> None:
+    """Mean kernel within each side, less twice that across (Gretton et al. 2012, eq. 5), computed the long way."""
+    if len(after) > 1 or len(before) > 1:
+        gram, cut = hamming([*after, *before]), len(after)
+        expected = gram[:cut, :cut].mean() + gram[cut:, cut:].mean() - 2 * gram[:cut, cut:].mean()
+        found = kernel_test([after], [before], kernel="hamming", draws=9)
+        assert found.statistic == pytest.approx(expected, abs=1e-12)
+    ours, theirs = (np.stack([spectrum(text) for text in side[:1] * 3]) for side in (after, before))
+    across = ours @ ours.T + theirs @ theirs.T - 2 * ours @ theirs.T
+    found = kernel_test([after[:1]] * 3, [before[:1]] * 3, kernel="spectrum", draws=9)
+    assert found.statistic == pytest.approx(float(across.mean()), abs=1e-12)

@@ -9,6 +9,7 @@ words as both answers have, so that a longer answer is not a different one for t
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
@@ -22,6 +23,17 @@ _PROMPTS = 240
 """Distances between distributions shrink with the number of prompts, so larger recordings are thinned to so many."""
 _WINDOW_WORDS = 200
 _OPENING_WORDS = 3
+_FIRST_LINES = 6
+_DIGITS = re.compile(r"\d+")
+_LINE_KINDS = (
+    ("E", re.compile(r"^\s*$")),
+    ("N", re.compile(r"^\s*\d+[.)]")),
+    ("B", re.compile(r"^\s*[-*•+] ")),
+    ("H", re.compile(r"^#")),
+    ("C", re.compile(r":\s*$")),
+)
+"""Empty, numbered, bulleted, a header, ending in a colon."""
+
 _COMMON_SHARE = 0.02
 """A word in at least so many of all answers is part of the phrasing, not of the topic."""
 
@@ -31,6 +43,10 @@ AGREEMENT_FEATURES: tuple[str, ...] = (
     *(f"other.{name}" for name in MEASURES[1:]),
     "openings.distance",
     "phrasing.distance",
+    "closings.distance",
+    "leads.distance",
+    "layout.distance",
+    "layout.same",
 )
 """Names of what `agreement` returns, in order."""
 
@@ -62,7 +78,7 @@ def agreement(a: Sequence[Said], b: Sequence[Said]) -> dict[str, float]:
     same = np.array([compare_pair(x, y, weights) for x, y in zip(a, b, strict=True)]).mean(axis=0)
     crossed = [(x, y) for at, (x, y) in enumerate(zip(a, reversed(b), strict=True)) if 2 * at != len(a) - 1]
     other = np.array([compare_pair(x, y, weights) for x, y in crossed]).mean(axis=0)
-    values = (*same, *other[1:], _openings_distance(a, b), _phrasing_distance(a, b))
+    values = (*same, *other[1:], *_habits(a, b))
     return dict(zip(AGREEMENT_FEATURES, map(float, values), strict=True))
 
 
@@ -117,9 +133,37 @@ def _dice(a: Set[object], b: Set[object]) -> float:
     return 2 * len(a & b) / total if total else 0.0
 
 
-def _openings_distance(a: Sequence[Said], b: Sequence[Said]) -> float:
-    """Total variation between the two sides' distributions of the first two words."""
-    return _total_variation(_shares(tuple(x.words[:2]) for x in a), _shares(tuple(x.words[:2]) for x in b))
+def _habits(a: Sequence[Said], b: Sequence[Said]) -> tuple[float, ...]:
+    """Distances between the two sides' ways to open, to phrase, to close, to begin a line and to lay out an answer.
+
+    Last, the share of prompts where the first lines of both answers are of the same kinds.
+    """
+    layouts = [[_layout(one.text) for one in side] for side in (a, b)]
+    return (
+        _distance(*([tuple(one.words[:2]) for one in side] for side in (a, b))),
+        _phrasing_distance(a, b),
+        _distance(*([tuple(one.text.lower().split()[-2:]) for one in side] for side in (a, b))),
+        _distance(*([lead for one in side for lead in _leads(one.text)] for side in (a, b))),
+        _distance(*([step for kinds in side for step in pairwise(kinds)] for side in layouts)),
+        sum(x[:_FIRST_LINES] == y[:_FIRST_LINES] for x, y in zip(*layouts, strict=True)) / len(a),
+    )
+
+
+def _leads(text: str) -> list[str]:
+    """The first two characters of each line, every digit as 0."""
+    return [_DIGITS.sub("0", line)[:2] for line in map(str.strip, text.split("\n")) if line]
+
+
+def _layout(text: str) -> str:
+    """The kind of each line as a letter, a dot for plain text."""
+    return "".join(
+        next((letter for letter, pattern in _LINE_KINDS if pattern.search(line)), ".") for line in text.split("\n")
+    )
+
+
+def _distance(a: Sequence[object], b: Sequence[object]) -> float:
+    """Total variation between two lists of things, counted; 1 where one list is empty."""
+    return _total_variation(_shares(a), _shares(b)) if a and b else float(bool(a) != bool(b))
 
 
 def _phrasing_distance(a: Sequence[Said], b: Sequence[Said]) -> float:

@@ -6,8 +6,9 @@ Every number is the same whichever side comes first, so the triage cannot learn 
 | `shift.<style>` | mean difference over prompts in standard deviations of the differences (Cohen's d_z) |
 | `beyond.<style>` | the same at equal length: the intercept of a regression on the difference of log-length |
 | `along.<style>` | correlation over prompts: do both sides write long, list or hedge on the same prompts? |
-| `length.*` | distance of the two length distributions; spread of the per-prompt ratio |
-| `same.*`, `other.*`, `*.distance` | `weightgate.diff.agreement` |
+| `length.*` | distance of the two length distributions, and of their tails; spread of the per-prompt ratio, its tilt |
+| `spread.<style>` | |logarithm| of the ratio of the two sides' spreads over prompts: does one side vary more? |
+| `same.*`, `other.*`, `layout.same`, `*.distance` | `weightgate.diff.agreement` |
 
 Shifts enter as the square root of their size: that 0 became 0.1 says more than that 1.0 became 1.1.
 """
@@ -20,6 +21,9 @@ from weightgate.diff.agreement import AGREEMENT_FEATURES
 from weightgate.diff.features import STYLE_FEATURES
 
 _LENGTH = STYLE_FEATURES.index("words")
+_SPREAD_FEATURES = ("words", "type_token", "words_per_sentence", "lines", "characters_per_word")
+_SPREAD_COLUMNS = [STYLE_FEATURES.index(name) for name in _SPREAD_FEATURES]
+_LEAST_SPREAD = 0.02
 _SHIFT_CAP = 3.0
 """Differences that are the same on every prompt have no spread; beyond so many deviations more says nothing."""
 
@@ -30,6 +34,11 @@ EVIDENCE: tuple[str, ...] = (
     "length.distance",
     "length.spread",
     "length.one_sided",
+    "length.top",
+    "length.bottom",
+    "length.longest",
+    "length.tilt",
+    *(f"spread.{name}" for name in _SPREAD_FEATURES),
     *AGREEMENT_FEATURES,
 )
 """Names of the evidence, in the order in which the triage model reads it."""
@@ -51,9 +60,29 @@ def evidence(style_a: np.ndarray, style_b: np.ndarray, agreed: dict[str, float])
         _cumulative_distance(length_a, length_b),
         float(np.std(length_b - length_a)),
         float(abs(np.mean(np.sign(length_b - length_a)))),
+        *_tails(length_a, length_b),
+        _tilt(length_a, length_b),
+        *_spreads(style_a, style_b),
         *(agreed[name] for name in AGREEMENT_FEATURES),
     )
     return dict(zip(EVIDENCE, map(float, values), strict=True))
+
+
+def _tails(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """How far the 95th and 5th percentiles move against the median, and the 95th at all: a limit cuts the longest."""
+    low, middle, high = np.quantile(b, (0.05, 0.5, 0.95)) - np.quantile(a, (0.05, 0.5, 0.95))
+    return abs(high - middle), abs(low - middle), abs(high)
+
+
+def _tilt(a: np.ndarray, b: np.ndarray) -> float:
+    """|correlation| of the difference of lengths with their mean: an order to be brief shortens long answers most."""
+    return float(abs(correlation_by_column((b - a)[:, None], (a + b)[:, None])[0]))
+
+
+def _spreads(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    left, right = (side[:, _SPREAD_COLUMNS].std(axis=0) + _LEAST_SPREAD for side in (a, b))
+    apart: np.ndarray = np.abs(np.log(right) - np.log(left))
+    return apart
 
 
 def standardised_shift(differences: np.ndarray) -> np.ndarray:

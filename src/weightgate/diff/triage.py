@@ -3,8 +3,13 @@
 The model is multinomial logistic regression; its coefficients, and the scores that it gave to pairs of families it had
 not seen, ship as JSON with where they come from (`scripts/train_triage.py` makes the file). From those scores comes a
 conformal p-value for each cause (Vovk, Gammerman & Shafer 2005, section 4.5, per class): how usual would this score be,
-if that were the cause? A verdict needs all causes but one ruled out. A stage is ruled out at `alpha`; "no weight
-change" only at `ALPHA_SAME_WEIGHTS`, so that of changes that left the weights alone no larger share is blamed.
+if that were the cause? A verdict needs all causes but one ruled out. How a cause is ruled out depends on the model:
+
+- by its p-value: a stage at `alpha`, "no weight change" only at `ALPHA_SAME_WEIGHTS`, so that of changes that left the
+  weights alone no larger share is blamed;
+- where the model has a `mass`, by not being among the likeliest causes that make up so much of the scores (adaptive
+  prediction sets; Romano, Sesia & Candès 2020). With a few dozen pairs of each cause this ranks pairs better: it asks
+  for one sure score rather than for three coarse p-values.
 
 A verdict on behaviour alone is a hypothesis. In a lineage of one's own, rebuilding from the stage before confirms it.
 """
@@ -44,7 +49,8 @@ class TriageModel:
 
     `names` is the evidence that is read, in the order of the columns of `coefficients` (causes, names), after centring
     by `centre` and dividing by `scale`, both (names,). `intercepts` is (causes,). `calibration` holds, for each cause,
-    the scores that pairs of that cause got for it while their families were left out.
+    the scores that pairs of that cause got for it while their families were left out. `alpha` is the share of pairs of
+    a cause that may be told not to be of it; `mass`, if any, the sum of scores that achieved this on left-out families.
     """
 
     names: tuple[str, ...]
@@ -55,6 +61,7 @@ class TriageModel:
     calibration: dict[Cause, tuple[float, ...]]
     alpha: float
     trained_on: dict[str, Any]
+    mass: float | None = None
 
     @property
     def basis(self) -> str:
@@ -74,6 +81,12 @@ class TriageModel:
             cause: conformal_p_value(-scores[cause], [-score for score in self.calibration[cause]]) for cause in CAUSES
         }
 
+    def fitting(self, scores: Mapping[Cause, float], plausible: Mapping[Cause, float]) -> tuple[Cause, ...]:
+        """Causes that are not ruled out."""
+        if self.mass is None:
+            return fitting_causes(plausible, self.alpha)
+        return likely_causes(scores, self.mass)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data, rounded to six digits; `from_json` reads it back."""
         return {
@@ -86,6 +99,7 @@ class TriageModel:
             "intercepts": _rounded(self.intercepts),
             "calibration": {cause: _rounded(np.sort(scores)) for cause, scores in self.calibration.items()},
             "alpha": self.alpha,
+            "mass": self.mass,
             "trained_on": self.trained_on,
         }
 
@@ -103,6 +117,7 @@ class TriageModel:
             calibration={cause: tuple(data["calibration"][cause]) for cause in CAUSES},
             alpha=data["alpha"],
             trained_on=data["trained_on"],
+            mass=data.get("mass"),
         )
 
 
@@ -164,7 +179,7 @@ def triage(found: Mapping[str, float], model: TriageModel | None = None) -> Verd
     model = model or model_for(found)
     scores = model.scores(found)
     plausible = model.plausibility(scores)
-    fitting = fitting_causes(plausible, model.alpha)
+    fitting = model.fitting(scores, plausible)
     cause = fitting[0] if len(fitting) == 1 else None
     return Verdict(
         cause=cause,
@@ -180,6 +195,14 @@ def fitting_causes(plausible: Mapping[Cause, float], alpha: float) -> tuple[Caus
     """Causes that their p-values do not rule out, stages at `alpha`."""
     levels = {cause: min(alpha, ALPHA_SAME_WEIGHTS) if cause == "no weight change" else alpha for cause in CAUSES}
     return tuple(cause for cause in CAUSES if plausible[cause] > levels[cause])
+
+
+def likely_causes(scores: Mapping[Cause, float], mass: float) -> tuple[Cause, ...]:
+    """The fewest causes whose scores sum to `mass`."""
+    ranked = sorted(CAUSES, key=lambda cause: -scores[cause])
+    before = np.cumsum([0.0, *(scores[cause] for cause in ranked)])
+    kept = {cause for cause, sum_before in zip(ranked, before, strict=False) if sum_before < mass}
+    return tuple(cause for cause in CAUSES if cause in kept)
 
 
 def declared_verdict(why: str) -> Verdict:
