@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format bench bench-scaling clean
+.PHONY: demo test lint format bench bench-scaling evaluate clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,6 +35,11 @@ bench: $(STAMP)
 # The ladder takes about an hour; what is built already is not built again.
 bench-scaling: $(STAMP)
 	$(BIN)/python -m benchmarks.scaling_ladder
+
+# Needs the public pairs in the folder that WEIGHTGATE_TEST_DATA names; writes benchmarks/results/.
+evaluate: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[evaluate]'
+	$(BIN)/python -m benchmarks.evaluate
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
