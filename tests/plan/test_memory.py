@@ -13,7 +13,7 @@ from weightgate.plan import memory  # noqa: E402
 from weightgate.plan.flops import adapter_parameters, parameters  # noqa: E402
 from weightgate.plan.shapes import read_shape  # noqa: E402
 from weightgate.recipe import Adapter  # noqa: E402
-from weightgate.train import limits, models  # noqa: E402
+from weightgate.train import attention, limits, models  # noqa: E402
 
 LLAMA = {
     "model_type": "llama",
@@ -57,14 +57,25 @@ def kept_bytes(config: dict[str, Any], rows: int, context: int, dtype: Any, kern
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config["model_type"])
 @pytest.mark.parametrize("kernel", ["matmul", "fused"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_activations_agree_with_what_torch_keeps(config: dict[str, Any], kernel: Any, precision: Any) -> None:
-    rows, context = 2, 48
+@pytest.mark.parametrize(("precision", "context"), [("fp32", 48), ("bf16", 48), ("fp32", 90)])
+def test_activations_agree_with_what_torch_keeps(
+    config: dict[str, Any], kernel: Any, precision: Any, context: int
+) -> None:
+    rows = 2
     counted = memory.activation_bytes(
         read_shape(config), rows=rows, context=context, precision=precision, kernel=kernel, checkpointing=False
     )
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     assert counted == pytest.approx(kept_bytes(config, rows, context, dtype, kernel), rel=0.1)
+
+
+def test_long_rows_keep_attention_weights_up_to_the_diagonals_blocks() -> None:
+    assert memory.ATTENTION_BLOCK == attention.BLOCK
+    for context in (64, 200, 320):
+        counted = memory.activation_bytes(
+            read_shape(LLAMA), rows=2, context=context, precision="fp32", kernel="matmul", checkpointing=False
+        )
+        assert counted == pytest.approx(kept_bytes(LLAMA, 2, context, torch.float32, "matmul"), rel=0.1)
 
 
 def test_checkpointing_keeps_less_and_more_rows_keep_more() -> None:

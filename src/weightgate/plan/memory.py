@@ -18,6 +18,9 @@ from weightgate.train.limits import LOGIT_ROWS, LOGITS_AT_ONCE
 Precision = Literal["fp32", "bf16", "bf16-autocast"]
 Kernel = Literal["matmul", "fused"]
 
+ATTENTION_BLOCK = 64
+"""Query positions of a block of the `matmul` kernel; a test holds it to `train.attention.BLOCK`."""
+
 _MASTER_BYTES = 4
 """Master weights, the gradients added up on them, and each of the two moments of AdamW: fp32, always."""
 _PACKED_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -58,8 +61,8 @@ def layer_activation_bytes(shape: Shape, context: int, precision: Precision, ker
     With b bytes an activation, h the hidden size, q and k the widths of query and key heads, a heads, f the MLP's inner
     width: inputs of the matrices 2 b h + b q + b f; the gated MLP's gate, its activation and up projection 3 b f, or
     the four steps of GELU 4 b f; each norm its fp32 input and (b or 4) normalised values; queries, keys and values; and
-    under `matmul` the a x context attention weights, which `fused` kernels compute again. Korthikanti et al. 2022,
-    section 4.1, count the same for one network in fp16.
+    under `matmul` the attention weights up to the diagonal's blocks, which `fused` kernels compute again. Korthikanti
+    et al. 2022, section 4.1, count the same for one network in fp16.
     """
     width = compute_bytes(precision)
     inputs = width * (2 * shape.hidden_size + shape.query_size + shape.intermediate_size)
@@ -73,7 +76,13 @@ def _attention_bytes(shape: Shape, context: int, width: int, kernel: Kernel) -> 
     if kernel == "fused":
         return width * (shape.query_size + 2 * shape.key_value_size) + 4 * shape.num_heads
     repeated = shape.query_size if grouped else shape.key_value_size
-    return width * (shape.query_size + 2 * repeated) + width * shape.num_heads * context
+    return width * (shape.query_size + 2 * repeated) + round(width * shape.num_heads * _keys_kept(context))
+
+
+def _keys_kept(context: int) -> float:
+    """Attention weights kept for each query and head: a block of queries looks at the keys up to its own end."""
+    ends = [min(start + ATTENTION_BLOCK, context) for start in range(0, context, ATTENTION_BLOCK)]
+    return sum((end - start) * end for start, end in zip([0, *ends], ends, strict=False)) / context
 
 
 def _norm_bytes(shape: Shape, width: int) -> int:
