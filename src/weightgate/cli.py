@@ -97,9 +97,17 @@ def init(folder: Path, base: str | None, force: bool) -> None:
 @click.option(
     "--dollars-per-hour", type=click.FloatRange(min=0.0, min_open=True, max=1e6), help="Price of this machine."
 )
+@click.option(
+    "--html", "html_path", type=click.Path(path_type=Path), help="Write the page, with its plots, to this file."
+)
 @click.pass_context
 def plan(
-    context: click.Context, recipe_path: Path, as_json: bool, no_probe: bool, dollars_per_hour: float | None
+    context: click.Context,
+    recipe_path: Path,
+    as_json: bool,
+    no_probe: bool,
+    dollars_per_hour: float | None,
+    html_path: Path | None,
 ) -> None:
     """Say what a build will cost and what it would rebuild, and why; or, with a command, plan by scaling laws."""
     if context.invoked_subcommand is not None:
@@ -108,6 +116,7 @@ def plan(
     from weightgate.build import open_workspace, plan_build
 
     page = plan_build(open_workspace(recipe_path), probe=not no_probe, dollars_per_hour=dollars_per_hour)
+    _write_html(page, html_path)
     _show_page(page, as_json)
 
 
@@ -752,14 +761,23 @@ def _check_recipe(recipe_path: Path) -> None:
 
 def _show_answer(answer: Any, as_json: bool, html_path: Path | None) -> None:
     """Print a planner's answer, and write its page where asked."""
-    from weightgate.report.html import render_html
-
-    if html_path is not None:
-        html_path.write_text(render_html(answer.page), encoding="utf-8")
+    _write_html(answer.page, html_path)
     if as_json:
-        click.echo(json.dumps(answer.to_json(), indent=2))
+        click.echo(json.dumps(answer.to_json(), indent=2, allow_nan=False))
     else:
         _show_page(answer.page, as_json=False)
+
+
+def _write_html(page: Any, path: Path | None) -> None:
+    """Write a page as one HTML file, where one is asked for."""
+    from weightgate.report.html import render_html
+
+    if path is None:
+        return
+    try:
+        path.write_text(render_html(page), encoding="utf-8")
+    except OSError as problem:
+        raise UserError("the page cannot be written", where=str(path), found=str(problem.strerror)) from None
 
 
 def _show_page(page: Any, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,20 @@ def test_warnings_about_a_poor_design() -> None:
     flat = made_runs(Constants(A=30.0, B=60.0, E=0.001, alpha=0.12, beta=0.15), noise=0.01)
     fitted = fit(flat, CHINCHILLA)
     assert diagnosis.floor_finding(flat, fitted, bootstrap(flat, CHINCHILLA, draws=50)).severity == "warn"
+
+
+def test_fits_that_mean_nothing_are_called_so() -> None:
+    runs = made_runs(noise=0.005)
+    good = fit(runs, CHINCHILLA)
+    assert diagnosis.starts_finding(good).severity == "pass"
+    assert diagnosis.scale_finding(runs, good).severity == "pass"
+    stuck = replace(good, starts=(replace(good.starts[0], unmoved=("alpha",)),))
+    assert diagnosis.starts_finding(stuck).severity == "fail"
+    assert "alpha never moved" in diagnosis.starts_finding(stuck).headline
+    astray = replace(good, starts=(*good.starts, replace(good.starts[0], ended=2 * good.objective)))
+    assert diagnosis.starts_finding(astray).severity == "warn"
+    early = replace(good, constants=replace(good.constants, beta=1.1 * good.constants.beta))
+    assert diagnosis.scale_finding(runs, early).severity == "fail"
 
 
 def test_an_answer_has_intervals_for_everything_and_saves_its_law(tmp_path: Path) -> None:

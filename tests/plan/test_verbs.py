@@ -181,6 +181,7 @@ def test_a_saved_fit_is_a_law_like_any_other(tmp_path: Path) -> None:
         (("data", "--tokens", "ten", "--unique", "1B"), "--tokens"),
         (("next", "--params", "1B"), "both its parameters and its tokens"),
         (("next", "--recipe", "nowhere.yaml"), "nowhere.yaml"),
+        (("optimal", "--compute", "1e21", "--html", "nowhere/page.html"), "the page cannot be written"),
         (("fit", "nowhere.csv"), "no runs here"),
         (("fit", "nowhere.csv", "--column", "loss"), "no pair"),
         (("fit", "nowhere.csv", "--column", "perplexity=x"), "no column is read as"),

@@ -19,6 +19,7 @@ from weightgate.plan import flops
 from weightgate.plan.advice import DEFAULT_LAW, data_advice, excess_compute, planned_run, pretraining
 from weightgate.plan.laws.saved import find_law
 from weightgate.plan.memory import Precision
+from weightgate.plan.plots import frontier_chart, isoflop_chart
 from weightgate.plan.recipe_plan import Machine, StageData, StagePlan, plan_recipe, recipe_shape
 from weightgate.plan.resources import Speed, price
 from weightgate.recipe import Align
@@ -88,8 +89,8 @@ def _conventions(workspace: Workspace, facts: Facts) -> tuple[Section, ...]:
     )
 
 
-def _spending(workspace: Workspace, facts: Facts) -> tuple[Findings, ...]:
-    """Whether the pre-training's compute is well spent, by every law."""
+def _spending(workspace: Workspace, facts: Facts) -> tuple[Findings | Section, ...]:
+    """Whether the pre-training's compute is well spent, by every law, and where the plan lies among the best ones."""
     run = planned_run(workspace.recipe, facts.contract["stages"])
     if run is None:
         return ()
@@ -108,7 +109,12 @@ def _spending(workspace: Workspace, facts: Facts) -> tuple[Findings, ...]:
         + f"`weightgate plan optimal --compute {run.flops:.2g}` says how to spend it best.",
     )
     more = (Finding(severity="warn", headline=advice[:1].upper() + advice[1:]),) if advice else ()
-    return (Findings(title="Is the budget well spent", findings=(found, *more)),)
+    point = (run.parameters, run.tokens)
+    charts = (isoflop_chart(law, run.flops, point), frontier_chart(law, run.flops, point))
+    return (
+        Findings(title="Is the budget well spent", findings=(found, *more)),
+        Section(title="Where the plan lies", summary="isoFLOP curves and frontier", blocks=charts, collapsed=True),
+    )
 
 
 def stage_standings(workspace: Workspace, facts: Facts) -> dict[str, Standing]:
