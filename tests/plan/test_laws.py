@@ -32,7 +32,7 @@ from weightgate.plan.laws.loss import (
     Constants,
     LossLaw,
 )
-from weightgate.plan.laws.repetition import Repetition
+from weightgate.plan.laws.repetition import MEAN_ERROR, Repetition
 
 GOLDEN = {
     HOFFMANN_PRINTED.name: (
@@ -193,6 +193,23 @@ def test_repeated_data() -> None:
     assert tokens / 25e9 == pytest.approx(9.4935, abs=1e-4)
 
 
+def test_repeats_counted_for_their_worth_predict_public_runs_better(scaling_data: Path) -> None:
+    with (scaling_data / "datablations_runs.csv").open(encoding="utf-8") as file:
+        rows = [
+            {name: float(text) for name, text in row.items() if name != "run"}
+            for row in csv.DictReader(file)
+            if float(row["tokens_seen"]) > float(row["unique_tokens"])
+        ]
+    assert len(rows) == 255
+    law = Repetition()
+    measured = np.array([row["val_loss_nats_per_token"] for row in rows])
+    points = [(row["params"], row["tokens_seen"], row["unique_tokens"]) for row in rows]
+    worth = np.array([law.loss(*point) for point in points])
+    fresh = np.array([law.constants.loss(size, tokens) for size, tokens, _ in points])
+    assert np.mean(np.abs(worth - measured)) == pytest.approx(MEAN_ERROR, abs=5e-3)
+    assert np.mean(np.abs(fresh - measured)) == pytest.approx(0.822, abs=5e-3)
+
+
 @given(log_tokens=st.floats(8, 13), passes=st.floats(0.1, 300))
 def test_repeats_are_worth_less_than_fresh_data_and_more_than_nothing(log_tokens: float, passes: float) -> None:
     unique = 10.0**log_tokens
@@ -291,3 +308,18 @@ def test_downstream_error_and_densing() -> None:
     assert law.error(2.5) == pytest.approx(0.7589 - 1.2885 * math.exp(-0.9722 * 2.5))
     assert law.error(2.5) < law.error(3.0) < law.eps
     assert downstream.densing_factor(95) == pytest.approx(2.0, rel=0.01)
+
+
+def test_the_page_of_laws_lists_every_law_as_it_is() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "plan-laws.md").read_text(encoding="utf-8")
+    for law in LOSS_LAWS:
+        c = law.constants
+        cells = [
+            f"`{law.name}`",
+            *(f"{value:.6g}" for value in (c.A, c.B, c.E, c.alpha, c.beta)),
+            law.provenance.source,
+        ]
+        assert "| " + " | ".join(cells) + " |" in text
+    for allocation in allocations.ALLOCATIONS:
+        row = f"| `{allocation.name}` | {allocation.exponent:.3g} | {allocation.provenance.source} |"
+        assert row in text
