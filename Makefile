@@ -36,10 +36,11 @@ bench: $(STAMP)
 bench-scaling: $(STAMP)
 	$(BIN)/python -m benchmarks.scaling_ladder
 
-# Needs the public pairs in the folder that WEIGHTGATE_TEST_DATA names; writes benchmarks/results/.
+# Needs the public pairs in the folder that WEIGHTGATE_TEST_DATA names; writes benchmarks/results/. With WORLD=FOLDER it
+# judges interventions on the built-in world too.
 evaluate: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[evaluate]'
-	$(BIN)/python -m benchmarks.evaluate
+	$(BIN)/python -m benchmarks.evaluate $(WORLD)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,10 +1,11 @@
 """Everything that is claimed of comparing and naming, measured again: `make evaluate`.
 
-    python -m benchmarks.evaluate
+    python -m benchmarks.evaluate [FOLDER]
 
 Needs the data folder that WEIGHTGATE_TEST_DATA names, scikit-learn (the extra `evaluate`), and about half an hour on
-two cores. Writes `triage*.json` and the tables of `evaluation.md` under `benchmarks/results/`; `triage.json` in the
-package is left as it is. What the numbers rest on stands in `benchmarks/results/README-triage.md`.
+two cores. With a FOLDER, the interventions on the built-in world are judged too; those whose recordings it lacks are
+built first, which takes hours. Writes `triage*.json` and the tables of `evaluation.md` under `benchmarks/results/`; the
+model that ships is left as it is. What the numbers rest on stands in `benchmarks/results/README-triage.md`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ PARTS = (
 )
 """One command for each part, in the repository's root; `{scratch}` is a folder that is removed afterwards."""
 
+WORLD = ("-m", "benchmarks.world_triage")
+
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        for part in PARTS:
+        for part in (*PARTS, *((*WORLD, folder) for folder in sys.argv[1:])):
             command = [sys.executable, *(word.format(scratch=scratch) for word in part)]
             print(" ".join(command), flush=True)
             subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": "."})
@@ -47,6 +50,9 @@ def summary(results: Path) -> Iterator[str]:
     naming = _read(results / "triage.json")
     for scheme in ("relatives left out", "connected components left out"):
         yield from _naming(scheme, naming[scheme]["core"])
+    world = results / "world_triage.json"
+    if world.exists():
+        yield from _world(_read(world))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -82,10 +88,20 @@ def _naming(scheme: str, found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['balanced_accuracy_three_stages']:.3f}. Answered {found['coverage']:.1%}, of these right"
     yield f"{found['answered_accuracy']:.1%}. Equal weights blamed on a stage:"
     yield f"{found['equal_weights_given_a_stage']:.1%}."
-    causes = list(found["confusion_rows_true"])
-    yield f"\n| true, down; said, across | {' | '.join(causes)} |\n|---|{'---|' * len(causes)}"
-    for cause, row in found["confusion_rows_true"].items():
-        yield f"| {cause} | {' | '.join(map(str, row))} |"
+    yield from _matrix(found["confusion_rows_true"], list(found["confusion_rows_true"]))
+
+
+def _world(found: dict[str, Any]) -> Iterator[str]:
+    yield "\n## Interventions on the built-in world, held-out seeds\n"
+    yield f"At most {found['calls_per_side_at_most']} calls a side; more in [its own notes](README-world.md)."
+    matrix = found["all"]["likeliest_by_truth"]
+    yield from _matrix({true: [said.get(part, 0) for part in matrix] for true, said in matrix.items()}, list(matrix))
+
+
+def _matrix(rows: dict[str, list[int]], columns: list[str]) -> Iterator[str]:
+    yield f"\n| true, down; said, across | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}"
+    for true, row in rows.items():
+        yield f"| {true} | {' | '.join(map(str, row))} |"
 
 
 if __name__ == "__main__":
