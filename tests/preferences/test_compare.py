@@ -91,7 +91,7 @@ def test_the_annotator_who_carries_a_shift_is_named(tmp_path: Path) -> None:
 
 
 def _answers(number: int, *, refused: bool) -> tuple[str, str]:
-    """A refusal and an answer that differ in nothing else throughout: neither in length, nor in saying I, nor in digits."""
+    """A refusal and an answer that differ in nothing else throughout: not in length, in saying I, or in digits."""
     more = " It is not far from here." * (number % 4)
     start = "I would take" if number % 2 else "Take"
     parts = "two" if number % 5 else str(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,17 +18,26 @@ from weightgate.preferences.description import Description, describe
 from weightgate.preferences.noise import Noise, noise_of
 from weightgate.preferences.specification import Line, scopes_of, specification_of
 from weightgate.preferences.table import Table, table_of
-from weightgate.preferences.votes import Preferences
+from weightgate.preferences.votes import Preferences, Vote
 
 SCHEMA = 1
+
+READ_VOTES = 200_000
+"""Votes whose texts are read for drivers, topics and noise; faults, pairs and annotators are always those of all."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Audit:
-    """What one set of votes teaches, and what is wrong with it. Rows are those of `table`, lines those of the file."""
+    """What one set of votes teaches, and what is wrong with it.
+
+    `every` holds all usable votes: annotators and contradictions are about its rows. `table` holds those whose texts
+    were read, which everything else is about: all of them up to `READ_VOTES`, of more those of prompts drawn by a
+    checksum. Lines are those of the file.
+    """
 
     preferences: Preferences
     table: Table
+    every: Table
     description: Description
     agreement: Agreement
     roster: tuple[Annotator, ...]
@@ -41,6 +51,11 @@ class Audit:
     def lines(self) -> list[int]:
         """Line of the file of every row."""
         return [vote.line for vote in self.table.votes]
+
+    @cached_property
+    def every_lines(self) -> list[int]:
+        """Line of the file of every row of `every`."""
+        return self.lines if self.every is self.table else [vote.line for vote in self.every.votes]
 
     @property
     def faults(self) -> Counter[str]:
@@ -61,13 +76,14 @@ class Audit:
             "schema": SCHEMA,
             "data": self.preferences.described(),
             "rows": self.preferences.rows,
-            "usable": len(self.table),
+            "usable": len(self.every),
+            "read": len(self.table),
             "unusable": self.unusable,
             "faults": faults,
             "description": self.description.to_json(),
             "agreement": self.agreement.to_json(),
             "annotators": [one.to_json() for one in self.roster],
-            "contradictions": self.contradictions.to_json(self.lines),
+            "contradictions": self.contradictions.to_json(self.every_lines),
             "style": self.style.to_json(),
             "noise": self.noise.to_json(self.lines),
             "coverage": self.coverage.to_json(self.lines),
@@ -81,17 +97,29 @@ def audit(preferences: Preferences, *, others: Mapping[str, Mapping[str, str]] |
     Args:
         others: prompts of test sets and suites that the votes must not have seen: see `coverage.coverage_of`.
     """
-    table = table_of(preferences.usable)
+    usable = preferences.usable
+    read = _drawn(usable)
+    table = table_of(read)
+    every = table if len(read) == len(usable) else table_of(usable, look=False)
     coverage = coverage_of(table, others or {})
     return Audit(
         preferences=preferences,
         table=table,
+        every=every,
         description=describe(preferences.votes),
-        agreement=agreement_of(table),
-        roster=roster_of(table),
-        contradictions=contradictions_of(table),
+        agreement=agreement_of(every),
+        roster=roster_of(every),
+        contradictions=contradictions_of(every),
         style=style_of(table),
         noise=noise_of(table),
         coverage=coverage,
         specification=specification_of(table, scopes_of(table, coverage.topic, coverage.names)),
     )
+
+
+def _drawn(votes: list[Vote]) -> list[Vote]:
+    """All votes, or about `READ_VOTES` of them: whole prompts, drawn by their checksum."""
+    if len(votes) <= READ_VOTES:
+        return votes
+    share = READ_VOTES / len(votes) * 2**32
+    return [vote for vote in votes if zlib.crc32(vote.prompt.encode("utf-8", "replace")) < share]

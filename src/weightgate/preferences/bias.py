@@ -8,7 +8,7 @@ because judges who go by length go by either. Intervals and tests let votes of o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ LEAST_PAIRS = 30
 
 ALPHA = 0.01
 LEAST_POINTS = 0.03
-"""A bias is reported when its adjusted p is at most `ALPHA` and it moves at least so much from one half."""
+"""A bias is reported when its adjusted p is at most `ALPHA` and both its shares lie so far on one side of one half."""
 
 WORDS: Mapping[str, str] = {driver.name: driver.words for driver in DRIVERS} | {POSITION: "the answer shown first"}
 """Name of a driver -> what an answer is called that has it."""
@@ -162,14 +162,18 @@ def _effect(table: Table, kept: NDArray[np.intp], name: str, slopes: Slopes, des
 
 
 def _judged(effects: list[Effect], slopes: Slopes, design: Design) -> tuple[Effect, ...]:
-    """Correct over the drivers, and report those that are sure and not tiny."""
+    """Correct over the drivers, and report those that are sure and not tiny, alone as well as at equal manners."""
     p_values = [two_sided(*slopes.contrast(design.contrasts[effect.driver])) for effect in effects]
     judged = []
     for effect, p in zip(effects, benjamini_hochberg(p_values), strict=True):
-        assert isinstance(effect.equal, Estimate)
-        reported = p <= ALPHA and abs(effect.equal.value - 0.5) >= LEAST_POINTS
-        judged.append(Effect(**{**vars(effect), "adjusted_p": p, "reported": reported}))
+        leads = [_lead(effect.alone), _lead(effect.equal)]
+        reported = p <= ALPHA and (min(leads) >= LEAST_POINTS or max(leads) <= -LEAST_POINTS)
+        judged.append(replace(effect, adjusted_p=p, reported=reported))
     return tuple(judged)
+
+
+def _lead(share: Measurement) -> float:
+    return share.value - 0.5 if isinstance(share, Estimate) else 0.0
 
 
 def _held_out_margins(columns: Floats, folds: NDArray[np.int32]) -> Floats:

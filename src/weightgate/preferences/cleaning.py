@@ -99,18 +99,20 @@ def _removals(audit: Audit, noise: bool) -> Iterator[Removal]:
                 line=fault.line, reason=fault.kind, detail=fault.detail or words, annotator=who.get(fault.line, "")
             )
     reasons: list[tuple[int, str, str]] = []
+    lines = audit.every_lines
     for rows in audit.contradictions.duplicates:
-        reasons += [(row, "repeated", f"as line {audit.lines[rows[0]]}") for row in rows[1:]]
+        reasons += [(lines[row], "repeated", f"as line {lines[rows[0]]}") for row in rows[1:]]
     for one in audit.contradictions.opposed:
-        if one.same_annotator or not audit.table.annotators:
-            against = ", ".join(str(audit.lines[row]) for row in one.more[:5])
-            reasons += [(row, "judged both ways", f"against line {against}") for row in _losing(one)]
+        if one.same_annotator or not audit.every.annotators:
+            against = ", ".join(str(lines[row]) for row in one.more[:5])
+            reasons += [(lines[row], "judged both ways", f"against line {against}") for row in _losing(one)]
     for circle in audit.contradictions.circles:
-        reasons += [(row, "in a circle", "one of the fewest votes that break it") for row in circle.remove]
+        reasons += [(lines[row], "in a circle", "one of the fewest votes that break it") for row in circle.remove]
     if noise:
-        reasons += [(one.row, "likely mislabelled", f"{one.probability:.2f}") for one in audit.noise.suspects]
-    for row, reason, detail in reasons:
-        line = audit.lines[row]
+        reasons += [
+            (audit.lines[one.row], "likely mislabelled", f"{one.probability:.2f}") for one in audit.noise.suspects
+        ]
+    for line, reason, detail in reasons:
         yield Removal(line=line, reason=reason, detail=detail, annotator=who.get(line, ""))
 
 

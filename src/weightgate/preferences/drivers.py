@@ -97,26 +97,22 @@ _SCRIPT_SHARE = 0.2
 class Seen:
     """The drivers of distinct texts.
 
-    `values` is float32 (texts, drivers); `languages` the code of each text's language, "" where it cannot be told;
-    `characters` its length.
+    `values` is float32 (texts, drivers); `languages` the code of each text's language, "" where it cannot be told.
     """
 
     values: NDArray[np.float32]
     languages: Sequence[str]
-    characters: NDArray[np.int64]
 
 
 def see(texts: Iterable[str]) -> Seen:
     """Look at each text once. The last driver, other-language, needs the prompt too and is 0 here."""
     flat = array("f")
     languages: list[str] = []
-    characters = array("q")
     for text in texts:
         flat.extend(_looks(text))
         languages.append(language(text))
-        characters.append(len(text))
     values = np.frombuffer(flat, dtype=np.float32).reshape(-1, len(DRIVERS)) if flat else np.zeros((0, len(DRIVERS)))
-    return Seen(values=values.astype(np.float32), languages=languages, characters=np.array(characters, dtype=np.int64))
+    return Seen(values=values.astype(np.float32), languages=languages)
 
 
 def language(text: str) -> str:

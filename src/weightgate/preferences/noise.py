@@ -2,12 +2,14 @@
 
 Two witnesses that have not seen the row: what the words of the answers say, from a model fitted on votes of other
 prompts (confident learning; Northcutt, Jiang & Chuang 2021), and what other annotators said of the same two answers.
-Nothing here knows the truth: the model's own errors look like mislabelled rows, so their number is told as an interval
-whose upper end blames every disagreement on the labels.
+Nothing here knows the truth. Where most pairs have several votes, their number follows from how these agree. Elsewhere
+the model's own errors look like mislabelled rows, so it is told as an interval whose upper end blames every disagreement
+on the labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +18,11 @@ from numpy.typing import NDArray
 
 from weightgate.preferences.annotators import consensus_of
 from weightgate.preferences.content import content_of, cross_fit, folds_of
-from weightgate.preferences.logistic import Floats, auc, sigmoid
+from weightgate.preferences.logistic import Floats, auc, half_width, sigmoid
 from weightgate.preferences.table import Table
 from weightgate.stats import Estimate, Measurement, Unmeasured, proportion
 
-LIMIT = 40_000
+LIMIT = 10_000
 """Votes that the model of words is fitted on and asked about; of more, those of prompts drawn by a fixed seed."""
 
 LEAST_VOTES = 200
@@ -106,7 +108,14 @@ def noise_of(table: Table) -> Noise:
         )
         for at in ranked
     )
-    share = _share(own, wrong, trusted, bool((votes_for + votes_against > 0).mean() > 0.5))
+    share: Measurement = Unmeasured(
+        reason=f"the words foretell the winner with an AUC below {LEAST_AUC}, too little to tell wrong labels from the "
+        "model's own errors, and most pairs were judged once"
+    )
+    if (votes_for + votes_against > 0).mean() > 0.5:
+        share = _share_of_votes(table, rows)
+    elif trusted:
+        share = _share_by_words(own, suspects)
     return Noise(suspects=suspects, share=share, auc=skill, examined=len(rows), rows=rows, margins=margins, wrong=wrong)
 
 
@@ -174,25 +183,31 @@ def _other_votes(table: Table, rows: NDArray[np.intp]) -> tuple[Floats, NDArray[
     return (total[table.item[rows]] - own[rows]) * agreed, for_label, against
 
 
-def _share(own: Floats, wrong: Floats, trusted: bool, judged_twice: bool) -> Measurement:
-    """How many rows may be mislabelled: at least what is confidently wrong, at most all that the model gets wrong."""
-    if judged_twice:
-        found = float(wrong.mean())
-        spread = proportion(round(found * len(wrong)), len(wrong))
-        assert isinstance(spread, Estimate)
-        return Estimate(
-            value=found, low=spread.low, high=spread.high, n=len(wrong), unit="share", method="posterior, other votes"
-        )
-    if not trusted:
-        return Unmeasured(
-            reason=f"the words foretell the winner with an AUC below {LEAST_AUC}, too little to tell wrong labels "
-            "from the model's own errors, and most pairs were judged once"
-        )
-    failing = proportion(int((own < 0).sum()), len(own))
-    assert isinstance(failing, Estimate)
-    found = min(_confident_share(own), failing.value)
-    low = proportion(round(found * len(own)), len(own))
-    assert isinstance(low, Estimate)
+def _share_of_votes(table: Table, rows: NDArray[np.intp]) -> Measurement:
+    """Share of votes against what all votes on the same answers amount to, by Dawid and Skene's model."""
+    who = np.where(table.annotator[rows] >= 0, table.annotator[rows], len(table.annotators))
+    consensus = consensus_of(table.item[rows], who, table.agreed[rows], len(table.annotators) + 1)
+    truth = consensus.truth[table.item[rows]]
+    wrong = np.where(table.agreed[rows] > 0, 1 - truth, truth)
+    value = float(wrong.mean())
+    half = half_width(float(np.sqrt((value * (1 - value) + (wrong * (1 - wrong)).mean()) / len(wrong))))
     return Estimate(
-        value=found, low=low.low, high=failing.high, n=len(own), unit="share", method="confident learning, bounded"
+        value=value, low=max(0.0, value - half), high=value + half, n=len(wrong), unit="share", method="Dawid-Skene"
+    )
+
+
+def _share_by_words(own: Floats, suspects: Sequence[Suspect]) -> Measurement:
+    """What confident learning counts; at least the listed rows so far as they are sure, at most all the model misses."""
+    failing = proportion(int((own < 0).sum()), len(own))
+    listed = proportion(round(sum(one.probability for one in suspects)), len(own))
+    assert isinstance(failing, Estimate)
+    assert isinstance(listed, Estimate)
+    value = min(_confident_share(own), failing.value)
+    return Estimate(
+        value=value,
+        low=min(value, listed.low),
+        high=failing.high,
+        n=len(own),
+        unit="share",
+        method="confident learning, bounded",
     )

@@ -60,9 +60,11 @@ def audit_page(audit: Audit, *, rows: bool = True) -> Page:
 def _figures(audit: Audit) -> Iterable[Figure]:
     yield Figure(label="rows", value=f"{audit.preferences.rows:,}")
     yield Figure(label="cannot be used", value=f"{audit.unusable:,}")
+    if len(audit.table) < len(audit.every):
+        yield Figure(label="texts read", value=f"{len(audit.table):,}", note="the rest is counted only")
     yield Figure(label="prompts", value=f"{len(set(audit.table.prompt.tolist())):,}")
-    if audit.table.annotators:
-        yield Figure(label="annotators", value=f"{len(audit.table.annotators):,}")
+    if audit.every.annotators:
+        yield Figure(label="annotators", value=f"{len(audit.every.annotators):,}")
     if isinstance(audit.style.auc, Estimate):
         yield Figure(label="winner foretold by manner", value=f"AUC {audit.style.auc.value:.2f}")
     if isinstance(audit.noise.auc, Estimate):

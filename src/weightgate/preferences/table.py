@@ -61,8 +61,11 @@ class Table:
         return np.where(self.sign < 0, -1.0, 1.0) * (column[:, 0] - column[:, 1])
 
 
-def table_of(votes: Sequence[Vote]) -> Table:
-    """Number prompts, pairs, annotators and categories, and look at every distinct answer once."""
+def table_of(votes: Sequence[Vote], *, look: bool = True) -> Table:
+    """Number prompts, pairs, annotators and categories, and look at every distinct answer once.
+
+    Without `look` all drivers are 0: enough for what only counts votes.
+    """
     texts, answer = _numbered(text for vote in votes for text in (vote.first, vote.second))
     answers = np.array(answer, dtype=np.int64).reshape(-1, 2)
     _, prompts = _numbered(vote.prompt for vote in votes)
@@ -74,9 +77,11 @@ def table_of(votes: Sequence[Vote]) -> Table:
     recorded = np.array([name != "" for name in annotators], dtype=bool)
     order = np.cumsum(recorded) - 1
     categories, category = _numbered(vote.category for vote in votes)
-    seen = see(texts)
-    values = seen.values[answers]
-    values[:, :, -1] = _other_language(votes, answers, seen.languages)
+    seen = see(texts if look else ())
+    values = seen.values[answers] if look else np.zeros((len(votes), 2, len(DRIVERS)), dtype=np.float32)
+    if look:
+        values[:, :, -1] = _other_language(votes, answers, seen.languages)
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
     sides = {"first": 1, "second": -1, None: 0}
     return Table(
         votes=votes,
@@ -90,7 +95,7 @@ def table_of(votes: Sequence[Vote]) -> Table:
         category=np.array(category, dtype=np.int32),
         categories=tuple(categories),
         values=values,
-        characters=seen.characters[answers],
+        characters=lengths[answers],
     )
 
 

@@ -70,7 +70,7 @@ def audit_json(audit: Audit) -> dict[str, Any]:
 
 def _places(audit: Audit, rows: tuple[int, ...]) -> Evidence:
     """The lines of the rows, as one row of evidence."""
-    return ((_lines(audit, rows, most=SHOWN_ROWS),),) if rows else ()
+    return ((_lines(audit.lines, rows, most=SHOWN_ROWS),),) if rows else ()
 
 
 def _faults(audit: Audit) -> Iterator[Finding]:
@@ -113,7 +113,7 @@ def _leaks(audit: Audit) -> Iterator[Finding]:
 def _contradictions(audit: Audit) -> Iterator[Finding]:
     found = audit.contradictions
     own = [one for one in found.opposed if one.same_annotator]
-    unnamed = [one for one in found.opposed if not one.same_annotator and not audit.table.annotators]
+    unnamed = [one for one in found.opposed if not one.same_annotator and not audit.every.annotators]
     for group, who in ((own, "by the same annotator"), (unnamed, "in different rows")):
         if group:
             yield Finding(
@@ -121,7 +121,8 @@ def _contradictions(audit: Audit) -> Iterator[Finding]:
                 headline=f"{len(group):,} pairs of answers were judged both ways {who}",
                 detail="`--fix` removes the minority's votes, and all votes where both sides have as many.",
                 evidence=tuple(
-                    (_lines(audit, one.fewer), "against", _lines(audit, one.more)) for one in group[:SHOWN_ROWS]
+                    (_lines(audit.every_lines, one.fewer), "against", _lines(audit.every_lines, one.more))
+                    for one in group[:SHOWN_ROWS]
                 ),
             )
     if found.circles:
@@ -133,7 +134,7 @@ def _contradictions(audit: Audit) -> Iterator[Finding]:
             detail=f"Of {found.triads:,} closed triads {found.cyclic_share:.1%} are circles; votes by coin would give "
             f"{found.null_share:.1%}.",
             evidence=tuple(
-                (_lines(audit, circle.rows), "without", _lines(audit, circle.remove))
+                (_lines(audit.every_lines, circle.rows), "without", _lines(audit.every_lines, circle.remove))
                 for circle in found.circles[:SHOWN_ROWS]
             ),
         )
@@ -142,7 +143,10 @@ def _contradictions(audit: Audit) -> Iterator[Finding]:
             severity="note",
             headline=f"{len(found.twins):,} prompts have a near twin, of which one was to be refused and one answered",
             evidence=tuple(
-                (f"refused: line {audit.lines[one.refusing]}", f"answered: line {audit.lines[one.answering]}")
+                (
+                    f"refused: line {audit.every_lines[one.refusing]}",
+                    f"answered: line {audit.every_lines[one.answering]}",
+                )
                 for one in found.twins[:SHOWN_ROWS]
             ),
         )
@@ -152,12 +156,12 @@ def _contradictions(audit: Audit) -> Iterator[Finding]:
             severity="note",
             headline=f"{repeated:,} votes repeat another word for word",
             detail="They count twice in training; `--fix` keeps the first of each.",
-            evidence=tuple((_lines(audit, rows),) for rows in found.duplicates[:SHOWN_ROWS]),
+            evidence=tuple((_lines(audit.every_lines, rows),) for rows in found.duplicates[:SHOWN_ROWS]),
         )
 
 
-def _lines(audit: Audit, rows: tuple[int, ...], most: int = 12) -> str:
-    shown = ", ".join(str(audit.lines[row]) for row in rows[:most])
+def _lines(lines: list[int], rows: tuple[int, ...], most: int = 12) -> str:
+    shown = ", ".join(str(lines[row]) for row in rows[:most])
     named = "line" if len(rows) == 1 else "lines"
     return f"{named} {shown}" + (f" and {len(rows) - most} more" if len(rows) > most else "")
 
