@@ -30,12 +30,18 @@ from weightgate.plan.fit.forecast import forecast, refits
 from weightgate.plan.fit.holdout import compare
 from weightgate.plan.fit.runs import Runs, usable
 from weightgate.plan.fit.timing import forecast_seconds
+from weightgate.plan.laws.hyperparameters import mup_transfer
 from weightgate.stats import Estimate
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "scaling_ladder.json"
 BARS = {"loss_error": 0.03, "seconds_error": 0.15}
 DRAWS = 400
+DOCUMENTS = 48_000
+"""Text enough that no build reads a token twice: repeats are another law's matter."""
+
+TUNED_WIDTH, HIGHEST_RATE = 128, 6e-3
+"""Width that the world's learning rate was chosen at; other widths get theirs by muP, up to a rate that is safe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +88,10 @@ def recipe_of(world: Path, rung: Rung, store: Path, *, divided_by: int) -> Path:
     for length in ("steps", "epochs"):
         stage.pop(length, None)
     stage["tokens"], stage["gates"] = rung.tokens // divided_by, []
-    recipe |= {"name": rung.name, "store": str(store), "stages": [stage], "probes": None}
+    rate = stage["optimizer"]["learning_rate"]
+    moved = mup_transfer(rate, 0.02, base_width=TUNED_WIDTH, width=rung.hidden, head_dim=rung.hidden // rung.heads)
+    stage["optimizer"]["learning_rate"] = round(min(moved.hidden_learning_rate, HIGHEST_RATE), 6)
+    recipe |= {"name": rung.name, "store": str(store), "stages": [stage], "probes": None, "budget": {}}
     path = world / f"{rung.name}.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     return path
@@ -121,10 +130,10 @@ def main() -> None:
     asked = parser.parse_args()
     world = asked.folder / ("quick" if asked.quick else "world")
     if not (world / "weightgate.yaml").exists():
-        generate(world, Knobs())
+        generate(world, Knobs(documents=2000 if asked.quick else DOCUMENTS))
     for rung in LADDER:
         print(f"{rung.name}", flush=True)
-        build(recipe_of(world, rung, (world / "ladder-store").resolve(), divided_by=20 if asked.quick else 1))
+        build(recipe_of(world, rung, (world / "ladder-store").resolve(), divided_by=60 if asked.quick else 1))
     runs = runs_of_stores([world / "ladder-store"])
     columns = ("parameters", "tokens", "loss", "seconds")
     result = {

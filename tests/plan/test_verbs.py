@@ -166,6 +166,8 @@ def test_a_saved_fit_is_a_law_like_any_other(tmp_path: Path) -> None:
         (("optimal", "--compute", "nan"), "no quantity"),
         (("optimal", "--compute", "1e400"), "no quantity"),
         (("optimal", "--compute", "0"), "no quantity"),
+        (("optimal", "--compute", "1e41"), "up to 1e+40"),
+        (("data", "--tokens", "1e300", "--unique", "1"), "up to 1e+40"),
         (("optimal", "--compute", "1"), "at least 1B"),
         (("optimal", "--dollars", "5"), "needs a kind of accelerator"),
         (("optimal", "--dollars", "5", "--gpu", "h1000"), "write h100"),
@@ -190,6 +192,23 @@ def test_a_saved_fit_is_a_law_like_any_other(tmp_path: Path) -> None:
 )
 def test_mistakes_are_named(arguments: tuple[str, ...], says: str) -> None:
     assert says in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("optimal", "--compute", "1e40", "--gpu", "h100"),
+        ("optimal", "--compute", "1e9"),
+        ("optimal", "--compute", "1e21", "--params", "1e40", "--tokens", "1"),
+        ("inference", "--like", "1e40", "--demand", "1e40"),
+        ("inference", "--like", "1", "--demand", "1"),
+        ("data", "--tokens", "1e40", "--unique", "1"),
+        ("data", "--tokens", "1", "--unique", "1e40"),
+        ("next", "--params", "1e40", "--tokens", "1e40", "--unique", "1", "--gpu", "h100"),
+    ],
+)
+def test_extremes_are_answered(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    assert numbers(*arguments, "--html", tmp_path / "page.html")
 
 
 def test_a_table_of_hardware_overrides_ours(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ import re
 
 from weightgate.errors import UserError
 
+LARGEST = 1e40
+"""No quantity of a plan is larger; products and powers of what is smaller stay finite."""
+
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 _PATTERN = re.compile(r"\s*([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)\s*", re.IGNORECASE)
 
@@ -14,13 +17,13 @@ _PATTERN = re.compile(r"\s*([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([km
 def read_quantity(text: str, *, name: str, least: float = 0.0) -> float:
     """Read a positive finite number; K, M, B (or G) and T are thousand to trillion.
 
-    Raises `UserError` that names the option for anything else: no number, negative, zero, NaN, infinite, or not above
-    `least`.
+    Raises `UserError` that names the option for anything else: no number, negative, zero, NaN, infinite, beyond
+    `LARGEST`, or below `least`.
     """
     match = _PATTERN.fullmatch(text)
     value = float(match[1].replace("_", "").replace(",", "")) * _SUFFIXES[match[2].lower()] if match else math.nan
-    if not (math.isfinite(value) and value > 0 and value >= least):
-        wanted = "a positive finite number such as 3e21, 10B or 1.5M"
+    if not (0 < value <= LARGEST and value >= least):
+        wanted = f"a positive number up to {LARGEST:g}, such as 3e21, 10B or 1.5M"
         raise UserError(
             "this is no quantity to plan with",
             where=name,

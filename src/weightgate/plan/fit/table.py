@@ -13,6 +13,7 @@ import numpy as np
 from weightgate.errors import DataError
 from weightgate.plan.fit.runs import Runs
 from weightgate.plan.laws.loss import FLOPS_PER_PARAMETER_AND_TOKEN as SIX
+from weightgate.plan.quantities import LARGEST
 
 MEANINGS: Mapping[str, tuple[str, ...]] = {
     "parameters": ("parameters", "params", "num_params", "n_params", "params_total", "model size", "n"),
@@ -124,13 +125,15 @@ def _by_size(parameters: np.ndarray) -> list[str]:
 
 
 def _number(text: str | None, path: Path, line: int, column: str) -> float:
-    """Read a positive finite number."""
+    """Read a positive number that is not larger than any plan's."""
     try:
         value = float(text) if text is not None else math.nan
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value <= LARGEST:
         raise DataError(
-            f"{column} is no positive finite number", where=f"{path}:{line}", found=(text or "nothing").strip()[:40]
+            f"{column} is no positive number up to {LARGEST:g}",
+            where=f"{path}:{line}",
+            found=(text or "nothing").strip()[:40],
         )
     return value
