@@ -6,9 +6,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weightgate.probe.language import is_hedged, is_refusal, mentions, normalise, refusal_score, words
+from weightgate.probe.language import (
+    ANSWER_CUES,
+    OPENING_CUES,
+    Cue,
+    is_hedged,
+    is_refusal,
+    mentions,
+    normalise,
+    refusal_score,
+    words,
+)
+from weightgate.probe.refusals import SHAPES
 
 _NAMES = st.from_regex(r"[A-Z][a-z]{3,9}", fullmatch=True).filter(lambda name: name not in {"Well", "Okay", "Sure"})
+
+
+def _matches(cue: Cue) -> st.SearchStrategy[tuple[Cue, str]]:
+    """Texts in which the pattern of a cue is found."""
+    return st.tuples(st.just(cue), st.from_regex(cue.pattern))
+
 
 _REFUSALS = [
     "I cannot help with that.",
@@ -87,3 +104,10 @@ def test_hedges_are_found(text: str) -> None:
 @pytest.mark.parametrize("text", ["The Venn.", "May the feast be bright.", "You may come in.", "Think twice."])
 def test_plain_statements_are_not_hedges(text: str) -> None:
     assert not is_hedged(text)
+
+
+@given(st.sampled_from([*OPENING_CUES, *ANSWER_CUES, *SHAPES.values()]).flatmap(_matches))
+@settings(deadline=None, max_examples=60)
+def test_the_signs_of_a_cue_hide_no_match(found: tuple[Cue, str]) -> None:
+    cue, text = found
+    assert cue.is_in(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections import Counter
 from collections.abc import Sequence
 
@@ -60,6 +61,8 @@ _PHRASES = (
 _SENTENCE_END = re.compile(r"[.!?…。](?:[\"'”’)\]*]*)(?:\s|$)")
 _CLEAN_ENDING = re.compile(r"[.!?…。:;\"'”’)\]}*`>|~^=\-_]\s*$|[\U0001F300-\U0001FAFF]\s*$")
 _HEAD_CHARACTERS, _TAIL_CHARACTERS, _REFUSAL_CHARACTERS, _READ_CHARACTERS = 120, 240, 400, 20_000
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+_CAPITALS, _DIGITS = string.ascii_uppercase.encode(), string.digits.encode()
 _TYPE_TOKEN_WORDS = 100
 """Type-token ratios fall with length; over the first so many words they compare."""
 
@@ -93,7 +96,7 @@ def style(text: str) -> list[float]:
         *_shape(text, found),
         *(math.log1p(sum(1 for _ in pattern.finditer(text))) for _, pattern in _LAYOUT),
         *(text.count(mark) / total for _, mark in _MARKS),
-        *(sum(counts[word] for word in lexicon) / total for _, lexicon in _LEXICONS),
+        *(sum(map(counts.__getitem__, counts.keys() & lexicon)) / total for _, lexicon in _LEXICONS),
         *(float(pattern.search(head if part == "head" else tail) is not None) for _, pattern, part in _PHRASES),
         float(is_refusal(text[:_REFUSAL_CHARACTERS])),
         float(is_hedged(text)),
@@ -127,9 +130,7 @@ def _shape(text: str, found: list[str]) -> tuple[float, ...]:
 
 
 def _capitals_and_digits(text: str) -> tuple[int, int]:
-    if not text.isascii():
-        return sum(map(str.isupper, text)), sum(map(str.isdigit, text))
-    codes = np.frombuffer(text.encode(), dtype=np.uint8)  # ten times as fast as a look at each character
-    return int(((codes >= ord("A")) & (codes <= ord("Z"))).sum()), int(
-        ((codes >= ord("0")) & (codes <= ord("9"))).sum()
-    )
+    """Count both. Leaving out bytes is far faster than a look at each character; only those beyond ASCII get one."""
+    data, others = text.encode("ascii", "ignore"), "".join(_BEYOND_ASCII.findall(text))
+    capitals, digits = (len(data) - len(data.translate(None, kind)) for kind in (_CAPITALS, _DIGITS))
+    return capitals + sum(map(str.isupper, others)), digits + sum(map(str.isdigit, others))

@@ -64,11 +64,12 @@ def expectation_adjusted_distinct(texts: Sequence[str], vocabulary: int) -> floa
     EAD = N / (V (1 - ((V - 1) / V)^C)), N distinct of C bigrams, V those possible (Liu et al. 2022, eq. 3). Unlike
     distinct-n it does not fall merely because texts are longer. 0 for no bigram at all.
     """
-    grams = [pair for text in texts for pair in _grams(text)]
-    if not grams:
+    grams = [_grams(text) for text in texts]
+    count = sum(map(len, grams))
+    if not count:
         return 0.0
-    expected = -vocabulary * math.expm1(len(grams) * math.log1p(-1 / vocabulary)) if vocabulary > 1 else 1.0
-    return len(set(grams)) / expected
+    expected = -vocabulary * math.expm1(count * math.log1p(-1 / vocabulary)) if vocabulary > 1 else 1.0
+    return len(set().union(*grams)) / expected
 
 
 def _require_same_length(suite: Suite, answers: Answers) -> None:

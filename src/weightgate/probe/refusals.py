@@ -15,8 +15,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
+from operator import mul
 
-from weightgate.probe.language import refusal_score, words
+from weightgate.probe.language import cue, refusal_score, words
 
 OPENING_WORDS = 40
 SHORT_WORDS = 20
@@ -24,13 +26,22 @@ _MAX_CHARACTERS = 4000
 """A refusal is over long before; evidence further on is of the answer."""
 
 _SPECIAL_TOKEN = re.compile(r"</?s>|<\|[^<>|]{1,30}\|>")
-_LIST = re.compile(r"(?:^|\s)(?:1[.)]|[-*•])\s+\S")
-_CODE = re.compile(r"```|[{};]\s*\n")
-_TURN = re.compile(
-    r"\b(?:however|but|nevertheless|that said|still)\b,? (?:here|i can|if|in general|some|based|the|it)\b", re.I
-)
-_ASKS = re.compile(r"\b(?:please (?:provide|clarify|specify)|more (?:context|information|details)|could you)\b", re.I)
-_OFFER = re.compile(r"\b(?:instead|i (?:can|could|would be happy to)|feel free|other questions?)\b", re.I)
+SHAPES = {
+    "a list": cue(r"(?:^|\s)(?:1[.)]|[-*•])\s+\S", "1.", "1)", "-", "*", "•"),
+    "code": cue(r"```|[{};]\s*\n", "```", "{", "}", ";"),
+    "a turn": cue(
+        r"\b(?:however|but|nevertheless|that said|still)\b,? (?:here|i can|if|in general|some|based|the|it)\b",
+        *("however", "but", "nevertheless", "that said", "still"),
+    ),
+    "asks back": cue(
+        r"\b(?:please (?:provide|clarify|specify)|more (?:context|information|details)|could you)\b",
+        *("please ", "more ", "could you"),
+    ),
+    "an offer": cue(
+        r"\b(?:instead|i (?:can|could|would be happy to)|feel free|other questions?)\b",
+        *("instead", "i can", "i could", "i would be", "feel free", "other question"),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +56,8 @@ class RefusalModel:
         found = features(text)
         if not found:
             return 0.0
-        logit = self.bias + sum(self.coefficients.get(name, 0.0) * value for name, value in found.items())
+        weights = map(self.coefficients.get, found, repeat(0.0))
+        logit = self.bias + sum(map(mul, weights, found.values()))
         return 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
 
 
@@ -62,7 +74,8 @@ def is_refusal(text: str) -> bool:
 def features(text: str) -> dict[str, float]:
     """Features of a completion by name; none for a text without words. Special tokens that leaked are left out."""
     plain = _SPECIAL_TOKEN.sub(" ", text[:_MAX_CHARACTERS].replace("’", "'")).strip()
-    said = [word.casefold() for word in words(plain)]
+    lowered = plain.lower()
+    said = words(plain)
     if not said:
         return {}
     evidence = refusal_score(plain)
@@ -71,19 +84,17 @@ def features(text: str) -> dict[str, float]:
         "rules": rules,
         "rules, if short": rules if len(said) <= SHORT_WORDS else 0.0,
         "log words": math.log1p(len(said)) / 5,
-        "a list": float(_LIST.search(plain) is not None),
-        "code": float(_CODE.search(plain) is not None),
-        "a turn": float(_TURN.search(plain) is not None),
-        "asks back": float(_ASKS.search(plain) is not None),
-        "an offer": float(_OFFER.search(plain) is not None),
+        **{name: float(one.is_in(lowered)) for name, one in SHAPES.items()},
     }
-    return shape | {f"'{gram}'": 1.0 for gram in _grams(said[:OPENING_WORDS])}
+    return shape | dict.fromkeys(_grams([word.casefold() for word in said[:OPENING_WORDS]]), 1.0)
 
 
 def _grams(said: list[str]) -> Iterator[str]:
-    for size in (1, 2, 3):
-        for at in range(len(said) - size + 1):
-            yield " ".join(said[at : at + size])
+    """Names of the word n-grams, in quotes."""
+    following, next_but_one = said[1:], said[2:]
+    yield from (f"'{word}'" for word in said)
+    yield from (f"'{word} {after}'" for word, after in zip(said, following, strict=False))
+    yield from (f"'{a} {b} {c}'" for a, b, c in zip(said, following, next_but_one, strict=False))
 
 
 @cache

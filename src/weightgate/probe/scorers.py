@@ -256,10 +256,19 @@ def _is_number(value: Any) -> bool:
 
 def _is_schema(value: Any) -> bool:
     try:
-        jsonschema.Draft202012Validator.check_schema(value)
-    except (jsonschema.SchemaError, RecursionError):
+        return isinstance(value, dict) and _is_valid_schema(json.dumps(value, sort_keys=True))
+    except RecursionError:
         return False
-    return isinstance(value, dict)
+
+
+@lru_cache(maxsize=1024)
+def _is_valid_schema(schema: str) -> bool:
+    """Whether a schema is one. Checking takes milliseconds, and both sides of a comparison hold the same schemas."""
+    try:
+        jsonschema.Draft202012Validator.check_schema(json.loads(schema))
+    except jsonschema.SchemaError:
+        return False
+    return True
 
 
 def _is_word(value: Any) -> bool:

@@ -10,6 +10,7 @@ import difflib
 import importlib.resources
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,6 +30,7 @@ ROLES = ("system", "user", "assistant")
 _PROBE_KEYS = tuple(field.name for field in fields(Probe))
 _CHECK_KEYS = tuple(field.name for field in fields(Check))
 _MESSAGE_KEYS = ("role", "content")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +238,7 @@ def nearest(what: str, found: str, known: tuple[str, ...], where: str) -> DataEr
 
 def _is_text(value: Any) -> bool:
     """JSON can carry lone surrogates, which no file in UTF-8 can hold."""
-    return isinstance(value, str) and bool(value) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return isinstance(value, str) and bool(value) and _SURROGATE.search(value) is None
 
 
 def _is_list_of_text(value: Any) -> bool:
