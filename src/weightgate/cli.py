@@ -654,10 +654,7 @@ class _AuditGroup(click.Group):
 
 @main.group(cls=_AuditGroup)
 def audit() -> None:
-    """Say what preference votes teach and what is wrong with them; compare two sets of votes.
-
-    `audit PREFS` is short for `audit prefs PREFS`.
-    """
+    """Say what preference votes teach and what is wrong with them; compare two sets of votes."""
 
 
 @audit.command("prefs")
@@ -670,6 +667,8 @@ def audit() -> None:
 @click.option("--split", default="train", show_default=True, help="Split of a hub data set.")
 @click.option("--fix", "target", type=click.Path(path_type=Path), help="Write a cleaned file here, and its log.")
 @click.option("--fix-noise", is_flag=True, help="With --fix, also leave out likely mislabelled rows.")
+@click.option("--reward-model", metavar="REF", help="Measure the same on this reward model of the recipe's store.")
+@_recipe_option
 def audit_prefs(
     preferences: str,
     as_json: bool,
@@ -680,6 +679,8 @@ def audit_prefs(
     split: str,
     target: Path | None,
     fix_noise: bool,
+    reward_model: str | None,
+    recipe_path: Path,
 ) -> None:
     """Audit one set of votes; exit code 1 when something must be looked at."""
     from weightgate.preferences.audit import audit as audit_votes
@@ -691,16 +692,26 @@ def audit_prefs(
     from weightgate.report.html import render_html
 
     found = audit_votes(read_preferences(preferences, split=split), others=prompts_elsewhere(tests, suites))
-    verdict = audit_json(found)
+    view = _view_of_model(found, recipe_path, reward_model) if reward_model is not None else None
+    verdict = audit_json(found) | ({"reward_model": view.to_json(found.lines)} if view is not None else {})
     if html_path is not None:
-        html_path.write_text(render_html(audit_page(found, rows=not no_rows)), encoding="utf-8")
+        html_path.write_text(render_html(audit_page(found, view=view, rows=not no_rows)), encoding="utf-8")
     cleaned = write_cleaned(found, Path(preferences), target, noise=fix_noise) if target is not None else None
     if as_json:
         click.echo(json.dumps(verdict | ({"fix": cleaned.to_json()} if cleaned else {}), indent=2))
     else:
-        _show_page(audit_page(found, rows=False), as_json=False)
+        _show_page(audit_page(found, view=view, rows=False), as_json=False)
         click.echo(cleaned_text(cleaned) if cleaned else "", nl=cleaned is not None)
     sys.exit(1 if verdict["verdict"] in ("warn", "fail") else 0)
+
+
+def _view_of_model(found: Any, recipe_path: Path, ref: str) -> Any:
+    """What a reward model of the store prefers on the audited pairs; torch is loaded here and not before."""
+    _check_recipe(recipe_path)
+    from weightgate.build.reward_scores import reward_signs
+    from weightgate.preferences.model_view import model_view
+
+    return model_view(found, ref, lambda votes: reward_signs(recipe_path, ref, votes))
 
 
 @audit.command("compare")

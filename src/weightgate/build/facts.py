@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from weightgate.build.audits import audit_facts
 from weightgate.build.workspace import CODE, Workspace
-from weightgate.contract.audits import audit_facts
 from weightgate.contract.census import census_problems
 from weightgate.data.prepare import (
     Prepared,

@@ -3,7 +3,7 @@
 Two witnesses that have not seen the row: what the words of the answers say, from a model fitted on votes of other
 prompts (confident learning; Northcutt, Jiang & Chuang 2021), and what other annotators said of the same two answers.
 Nothing here knows the truth. Where most pairs have several votes, their number follows from how these agree. Elsewhere
-the model's own errors look like mislabelled rows, so it is told as an interval whose upper end blames every disagreement
+the model's own errors look like mislabelled rows, so it is an interval whose upper end blames every disagreement
 on the labels.
 """
 
@@ -197,7 +197,7 @@ def _share_of_votes(table: Table, rows: NDArray[np.intp]) -> Measurement:
 
 
 def _share_by_words(own: Floats, suspects: Sequence[Suspect]) -> Measurement:
-    """What confident learning counts; at least the listed rows so far as they are sure, at most all the model misses."""
+    """What confident learning counts; at least the listed rows, at most all the model misses."""
     failing = proportion(int((own < 0).sum()), len(own))
     listed = proportion(round(sum(one.probability for one in suspects)), len(own))
     assert isinstance(failing, Estimate)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from weightgate.preferences.audit import Audit
 from weightgate.preferences.bias import Effect
 from weightgate.preferences.cleaning import Cleaned
+from weightgate.preferences.model_view import ModelView, model_section
 from weightgate.preferences.specification import Line
 from weightgate.preferences.verdict import findings_of, headline_of, severity_of
 from weightgate.preferences.votes import Vote
@@ -36,7 +37,7 @@ _ROWS_PER_LINE, _ROWS_OF_NOISE = 3, 15
 _CLEAR = ("prefers", "prefers not")
 
 
-def audit_page(audit: Audit, *, rows: bool = True) -> Page:
+def audit_page(audit: Audit, *, view: ModelView | None = None, rows: bool = True) -> Page:
     """Make the page. `rows`: show prompts and answers, which may be offensive; collapsed until asked for."""
     findings = findings_of(audit)
     blocks: list[Block | Section] = [
@@ -45,6 +46,8 @@ def audit_page(audit: Audit, *, rows: bool = True) -> Page:
         Section(title="What the votes teach", blocks=(_specification(audit, said=True),)),
         Section(title="What predicts the winner without reading", blocks=(*_style(audit),)),
     ]
+    if view is not None:
+        blocks.append(model_section(view))
     if audit.roster:
         blocks.append(Section(title="Annotators", blocks=(_annotators(audit),)))
     blocks.append(Section(title="Coverage", blocks=(_coverage(audit),)))

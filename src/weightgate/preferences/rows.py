@@ -21,7 +21,7 @@ from typing import Any
 from weightgate.data.dialogue import is_dialogue, parse_dialogue
 from weightgate.data.files import json_name
 from weightgate.data.records import ROLES
-from weightgate.preferences.votes import Fault, Label, Side, Vote
+from weightgate.preferences.votes import Fault, Label, Side, Vote, prompt_text
 
 HUGE_CHARACTERS = 100_000
 
@@ -304,7 +304,7 @@ def _finish(
         blocking = "same-answers"
     if blocking:
         row.note(blocking)
-    prompt = _prompt_text(turns)
+    prompt = prompt_text(turns)
     _note_texts(row, (prompt, *answers))
     return Vote(
         line=row.line,
@@ -322,12 +322,6 @@ def _finish(
         source_second=_source(row, ("source_b", "model_b", "source_2", "model_2", "source_rejected")),
         fault=blocking,
     )
-
-
-def _prompt_text(turns: Turns) -> str:
-    if len(turns) == 1 and turns[0][0] == "user":
-        return turns[0][1]
-    return "\n\n".join(f"{role}: {content}" for role, content in turns)
 
 
 def _note_texts(row: Row, texts: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,11 @@ class Table:
     def agreed(self) -> Ints:
         """1 where the item's first text won, -1 where its second did, 0 for a tie."""
         return self.sign * self.turned
+
+    def first(self, count: int) -> Table:
+        """The first so many votes."""
+        columns = ("sign", "prompt", "item", "turned", "annotator", "shown", "category", "values", "characters")
+        return replace(self, votes=self.votes[:count], **{name: getattr(self, name)[:count] for name in columns})
 
     def difference(self, name: str) -> Floats:
         """Driver of the winner minus that of the loser; for a tie, first minus second."""

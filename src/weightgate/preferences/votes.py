@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,8 @@ from typing import Any, Literal
 Label = Literal["first", "second", "tie", "both bad"]
 Side = Literal["first", "second"]
 Shape = Literal["pairs", "votes", "ratings", "none"]
+
+_ROLE = re.compile(r"(?:^|\n\n)(system|user|assistant): ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,3 +128,18 @@ class Preferences:
     def described(self) -> dict[str, Any]:
         """Return plain data that says which set this is."""
         return {"name": self.name, "digest": self.digest, "shape": self.shape, "rows": self.rows}
+
+
+def prompt_text(turns: Sequence[tuple[str, str]]) -> str:
+    """The text that stands for the turns of a prompt: a single user turn as it is, others with their roles."""
+    if len(turns) == 1 and turns[0][0] == "user":
+        return turns[0][1]
+    return "\n\n".join(f"{role}: {content}" for role, content in turns)
+
+
+def prompt_turns(text: str) -> list[tuple[str, str]]:
+    """The turns that `prompt_text` made a text of; a paragraph that starts like a role reads as a turn."""
+    if _ROLE.match(text) is None:
+        return [("user", text)]
+    parts = _ROLE.split(text)
+    return list(zip(parts[1::2], parts[2::2], strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from weightgate.contract.audits import audit_facts
+from weightgate.build.audits import audit_facts
 from weightgate.errors import LockError
 from weightgate.recipe import Audit, Reward, parse
 from weightgate.store.digest import digest_file
