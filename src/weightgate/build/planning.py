@@ -11,7 +11,7 @@ import torch
 
 from weightgate.build.facts import Facts, Stage, find_facts
 from weightgate.build.forecasts import LOSS, remember_forecasts, stage_forecasts
-from weightgate.build.run import stage_inputs
+from weightgate.build.run_key import stage_inputs
 from weightgate.build.workspace import Workspace
 from weightgate.data.batches import TokenBatch
 from weightgate.data.rows import PairRows

@@ -23,12 +23,13 @@ from weightgate.build.measure import (
     policy_measurements,
     reward_measurements,
 )
+from weightgate.build.run_key import stage_inputs
 from weightgate.build.signals import stop_on_signals
 from weightgate.build.stopwatch import Stopwatch
 from weightgate.build.workspace import CODE, Workspace
 from weightgate.contract import lock
 from weightgate.contract.gate import judge, passed
-from weightgate.errors import CorruptError, GateFailed, LockError, RecipeError, StoreError
+from weightgate.errors import CorruptError, LockError, RecipeError, StoreError
 from weightgate.lineage import training_cost
 from weightgate.plan.advice import EXCESS_COMPUTE, excess_measurement, planned_run, pretraining
 from weightgate.recipe import Align, Pretrain, Recipe, Reward
@@ -53,7 +54,6 @@ _MEND_DAMAGE = (
     "weightgate verify names all damage; weightgate build --restart trains damaged stages again, "
     "which gives the same bytes"
 )
-_TRAINING_KEYS = ("context", "batch", "micro_batch", "optimizer", "schedule", "activation_checkpointing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,30 +72,6 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         return asdict(self)
-
-
-def lock_contract(workspace: Workspace) -> dict[str, Any]:
-    """Find the facts, refuse what must not be agreed to, and write `weightgate.lock`."""
-    facts = find_facts(workspace)
-    refuse_contamination(workspace, facts.suite)
-    _refuse_poor_budget(workspace.recipe, facts.contract)
-    lock.write_lock(workspace.lock_path, facts.contract)
-    return facts.contract
-
-
-def _refuse_poor_budget(recipe: Recipe, contract: Mapping[str, Any]) -> None:
-    """Judge the gates on the plan itself, which need no training. Raises `GateFailed` for the first that fails."""
-    stage = pretraining(recipe)
-    gates = [gate for gate in stage.gates if gate.measure == EXCESS_COMPUTE] if stage else []
-    if stage is None or not gates:
-        return
-    measured = {EXCESS_COMPUTE: excess_measurement(planned_run(recipe, contract["stages"]))}
-    bad = next((verdict for verdict in judge(gates, measured, {}) if verdict.status != "passed"), None)
-    if bad is not None:
-        raise GateFailed(
-            f"stage {stage.name!r} would not pass its gate, before it starts: {bad.condition}: {bad.reason}; "
-            "weightgate plan optimal says what the same compute buys best"
-        )
 
 
 def build_model(
@@ -141,49 +117,6 @@ def _require_disk(workspace: Workspace, facts: Facts) -> None:
             mend="raise budget.disk_gib, or train a smaller model",
         )
     require_free_space(workspace.store.root, needed)
-
-
-def stage_inputs(
-    workspace: Workspace, facts: Facts, stage: Stage, parent: str | None, reward: str | None
-) -> dict[str, Any]:
-    """Everything that decides a stage's weights, as strings and integers; its digest is the key of the run.
-
-    Gates and probes are left out: they judge weights, they do not make them.
-    """
-    fact = next(fact for fact in facts.contract["stages"] if fact["name"] == stage.name)
-    is_first = workspace.recipe.parent_name(stage.name) is None
-    settings = stage.model_dump(mode="json", exclude={"name", "kind", "data", "gates", "holdout", "audits"})
-    inputs: dict[str, Any] = {
-        "stage_kind": stage.kind,
-        "recipe": _plain(settings),
-        "parent": (facts.base_digest or "none") if is_first else str(parent),
-        "reward": reward or "none",
-        "data": facts.prepared[stage.name].digest,
-        "tokenizer": facts.tokenizer.digest,
-        "parameters": fact["trainable"],
-        "steps": facts.steps[stage.name],
-        "seed": workspace.recipe.seed,
-        "code": CODE,
-        "class": workspace.reproducibility(),
-    }
-    if stage.kind != "pretrain":
-        inputs["template"] = facts.tokenizer.template_digest
-    if is_first:
-        inputs["architecture"] = _plain(facts.config)
-    return inputs
-
-
-def _plain(value: Any) -> Any:
-    """Floats as their shortest text: manifests hold none, because their JSON form is not unique."""
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 class _Build:
