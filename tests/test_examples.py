@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+
+from public_data import public_data
 
 torch = pytest.importorskip("torch", reason="the examples train")
 import tokenizers  # noqa: E402
@@ -73,10 +74,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    folder = Path(os.environ.get("WEIGHTGATE_TEST_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip("the real data is not here; set WEIGHTGATE_TEST_DATA to its folder")
-    return folder
+    return public_data()
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from public_data import public_data
 from weightgate.data.prepare import Request
 from weightgate.data.tokenizer import Tokenizer, train_tokenizer
 from weightgate.recipe import Source
@@ -70,8 +70,4 @@ def request_for(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Request]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    default = Path(__file__).resolve().parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("WEIGHTGATE_TEST_DATA", default))
-    if not folder.is_dir():
-        pytest.skip("the real data is not here; set WEIGHTGATE_TEST_DATA to its folder")
-    return folder
+    return public_data()

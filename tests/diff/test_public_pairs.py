@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import pyarrow.parquet as parquet
-import pytest
 from tests.diff.planted import probes
 
+from public_data import public_data
 from weightgate.diff.compare import compare
 from weightgate.probe.probes import Probe
 from weightgate.probe.recording import Answered, Decoding, Header, Reply, Snapshot, TargetDescription
 
-FOLDER = Path(os.environ.get("WEIGHTGATE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "behaviour"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the public pairs are not here (WEIGHTGATE_TEST_DATA)")
 PROMPTS = 120
 
 
 def recorded(model: str) -> Snapshot:
     """The first `PROMPTS` answers of one model."""
+    folder = public_data("behaviour")
     wanted = [("model", "=", model), ("prompt_id", "<", PROMPTS)]
-    table = parquet.read_table(FOLDER / "llm_extrapolation_outputs.parquet", filters=wanted).to_pydict()
-    texts = (FOLDER / "alpacaeval_prompts.jsonl").read_text(encoding="utf-8").splitlines()[:PROMPTS]
+    table = parquet.read_table(folder / "llm_extrapolation_outputs.parquet", filters=wanted).to_pydict()
+    texts = (folder / "alpacaeval_prompts.jsonl").read_text(encoding="utf-8").splitlines()[:PROMPTS]
     check = probes(1)[-1].checks
     asked = {
         int(row["prompt_id"]): Probe(

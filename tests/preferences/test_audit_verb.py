@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,9 @@ import pytest
 from benchmarks.planted_votes import Judge, draw_pairs, judge
 from written import audited, pair, run, vote, write
 
+from public_data import public_data
+
 HH, LLMBAR = "preferences/hh_harmless_base_test.jsonl.gz", "preferences/llmbar.jsonl"
-
-
-def public(name: str) -> Path:
-    """A file of the public data, or a skip with the reason."""
-    folder = os.environ.get("WEIGHTGATE_TEST_DATA")
-    if not folder or not (Path(folder) / name).is_file():
-        pytest.skip(f"WEIGHTGATE_TEST_DATA does not name a folder with {name}")
-    return Path(folder) / name
 
 
 def planted_file(path: Path, seed: int = 0, **bias: float) -> Path:
@@ -141,7 +134,7 @@ def test_fix_keeps_csv_records_whole(tmp_path: Path) -> None:
 
 
 def test_hh_has_the_known_numbers() -> None:
-    told = audited(public(HH))
+    told = audited(public_data(HH))
     described = told["description"]
     assert (told["rows"], described["equal_lengths"], described["repeated_prompts"]) == (2312, 11, 2)
     assert round(described["longer_wins_of_all"], 4) == 0.4425
@@ -164,7 +157,7 @@ def test_hh_has_the_known_numbers() -> None:
 
 
 def test_llmbar_has_the_known_numbers_and_opposite_signs() -> None:
-    told = audited(public(LLMBAR))
+    told = audited(public_data(LLMBAR))
     lines = {line["scope"]: line for line in told["specification"] if line["driver"] == "length"}
     known = {"natural": 0.566, "adversarial_neighbor": 0.119, "adversarial_gptinst": 0.130}
     known |= {"adversarial_manual": 0.178, "adversarial_gptout": 0.447}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-import os
 import runpy
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from public_data import public_data
 from weightgate.probe.refusals import RefusalModel, features, is_refusal, refusal_probability
 
 _ROOT = Path(__file__).parents[2]
-_DATA = Path(os.environ.get("WEIGHTGATE_TEST_DATA", _ROOT.parent / "shared" / "data")) / "behaviour"
 
 
 @pytest.mark.parametrize(
@@ -75,10 +74,9 @@ def test_the_file_states_an_agreement_that_beats_the_rules_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not _DATA.is_dir(), reason="the public completions are not here")
 def test_the_stated_agreement_is_the_one_that_is_found() -> None:
     script = runpy.run_path(str(_ROOT / "scripts" / "train_refusal.py"))
     shipped = _shipped()
     model = RefusalModel(bias=shipped["bias"], coefficients=shipped["coefficients"])  # type: ignore[arg-type]
-    found = script["thinned"](list(script["examples"](_DATA)))
+    found = script["thinned"](list(script["examples"](public_data("behaviour"))))
     assert script["report"](model, found) == shipped["agreement"]
