@@ -130,6 +130,7 @@ def test_heavy_libraries_stay_in_their_rooms(path: Path) -> None:
 
 def _light_modules() -> list[str]:
     light = {"plan", "report", "store", "contract", "lineage", "stats", "recipe", "recipe_template", "errors"}
+    light.add("preferences")
     return [_dotted(path) for path in MODULES if _room(path) in light]
 
 
