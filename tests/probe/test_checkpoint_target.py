@@ -47,3 +47,23 @@ def test_a_probe_may_ask_for_fewer_tokens_than_the_suite(target: CheckpointTarge
     (short,), (long,) = target.complete([_TEXT, unbounded], samples=1, temperature=0.0, seed=0)
     assert len(short) < len(long)
     assert long.startswith(short.rstrip("\ufffd"))
+
+
+def test_prompt_and_completion_together_fit_the_context(target: CheckpointTarget) -> None:
+    """Far more is asked for than the context of 64 tokens holds; nearly uniform tokens rarely stop by themselves."""
+    wide = replace(target, max_tokens=1000)
+    prompt, unbounded = wide.prompt_ids(_TEXT), replace(_TEXT, max_tokens=None)
+    room = 64 - len(prompt)
+    assert (wide.context_tokens, wide.room(prompt)) == (64, room)
+    bounded = replace(_TEXT, max_tokens=room)
+    found, expected = (wide.complete([one], samples=1, temperature=0.0, seed=0) for one in (unbounded, bounded))
+    assert found == expected
+
+
+def test_a_prompt_that_fills_the_context_has_empty_completions_and_the_others_have_theirs(
+    target: CheckpointTarget,
+) -> None:
+    full = replace(_TEXT, id="full", prompt="The river of Ulby " * 64)
+    assert target.room(target.prompt_ids(full)) == 0
+    alone = target.complete([_TEXT], samples=2, temperature=1.0, seed=5)
+    assert target.complete([full, _TEXT], samples=2, temperature=1.0, seed=5) == [["", ""], alone[0]]

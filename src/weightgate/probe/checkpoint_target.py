@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from torch import nn
 
@@ -19,8 +21,9 @@ from weightgate.train.sampling import generate
 class CheckpointTarget:
     """A `weightgate.probe.targets.Target` over a causal language model and its tokenizer.
 
-    `max_tokens` bounds every completion, a probe's own bound may be smaller; `batch` is how many prompts are completed
-    at once.
+    `max_tokens` bounds every completion, a probe's own bound may be smaller, and prompt and completion together fit the
+    model's context; a prompt that leaves no room has empty completions. `batch` is how many prompts are completed at
+    once.
     """
 
     model: nn.Module
@@ -30,13 +33,16 @@ class CheckpointTarget:
 
     def complete(self, probes: Sequence[Probe], *, samples: int, temperature: float, seed: int) -> list[list[str]]:
         """Return `samples` completions for each probe. Probes with the same bound are completed together."""
+        prompt_ids = [self.prompt_ids(probe) for probe in probes]
         by_bound: dict[int, list[int]] = defaultdict(list)
         for index, probe in enumerate(probes):
-            by_bound[min(probe.max_tokens or self.max_tokens, self.max_tokens)].append(index)
-        results: list[list[str]] = [[] for _ in probes]
+            wanted = min(probe.max_tokens or self.max_tokens, self.max_tokens)
+            by_bound[min(wanted, self.room(prompt_ids[index]))].append(index)
+        results: list[list[str]] = [[""] * samples for _ in probes]
+        by_bound.pop(0, None)
         first_row = 0
         for bound, indices in sorted(by_bound.items()):
-            prompts = [self.prompt_ids(probes[index]) for index in indices for _ in range(samples)]
+            prompts = [prompt_ids[index] for index in indices for _ in range(samples)]
             texts = iter(self._generate(prompts, bound, temperature, seed, first_row))
             for index in indices:
                 results[index] = list(islice(texts, samples))
@@ -58,6 +64,18 @@ class CheckpointTarget:
             batch=self.batch,
         )
         return [self.tokenizer.decode(completion.ids) for completion in completions]
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Most tokens of prompt and completion that the model was made for; None: its configuration does not say."""
+        config: Any = self.model.config
+        found = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+        return None if found is None else int(found)
+
+    def room(self, prompt: Sequence[int]) -> int:
+        """How many tokens the context holds beside a prompt; where it has no bound, more than anyone asks for."""
+        context = self.context_tokens
+        return sys.maxsize if context is None else max(0, context - len(prompt))
 
     def prompt_ids(self, probe: Probe) -> list[int]:
         """Return raw text after the begin token, where there is one, or what the chat template makes of the messages.

@@ -39,7 +39,7 @@ def load_model(address: ModelAddress, suite: Suite, decoding: Decoding) -> Targe
     """Load a model to answer a suite: a `weightgate.probe.inquiry.LoadModel`.
 
     Raises `StoreError` for a reward model, `CorruptError` for damaged bytes, and `ModelError` for a folder that is no
-    causal language model, or that has no chat template where the suite needs one.
+    causal language model or has no chat template where the suite needs one, and for a prompt that fills the context.
     """
     loaded = _folder(address) if isinstance(address, FolderAddress) else _checkpoint(address)
     target = CheckpointTarget(
@@ -48,7 +48,7 @@ def load_model(address: ModelAddress, suite: Suite, decoding: Decoding) -> Targe
         max_tokens=decoding.max_tokens or DEFAULT_MAX_TOKENS,
         batch=_BATCH,
     )
-    _require_template(target, suite, loaded.description)
+    _require_askable(target, suite, loaded.description)
     return TargetAsker(target=target, description=loaded.description, suite=suite)
 
 
@@ -95,15 +95,23 @@ def _folder(address: FolderAddress) -> _Loaded:
     )
 
 
-def _require_template(target: CheckpointTarget, suite: Suite, description: TargetDescription) -> None:
-    """Find out before the first answer whether the model can be asked at all."""
-    try:
-        for probe in suite:
-            target.prompt_ids(probe)
-    except TemplateError as error:
-        raise ModelError(
-            "the model cannot be asked in messages",
-            where=description.place,
-            found=error.what,
-            mend="put a chat_template.jinja into the folder, or ask a suite of the form `text`",
-        ) from None
+def _require_askable(target: CheckpointTarget, suite: Suite, description: TargetDescription) -> None:
+    """Find out before the first answer whether the model can be asked all of the suite."""
+    for probe in suite:
+        try:
+            prompt = target.prompt_ids(probe)
+        except TemplateError as error:
+            raise ModelError(
+                "the model cannot be asked in messages",
+                where=description.place,
+                found=error.what,
+                mend="put a chat_template.jinja into the folder, or ask a suite of the form `text`",
+            ) from None
+        if target.room(prompt) == 0:
+            raise ModelError(
+                f"the prompt of {probe.id!r} leaves no room for an answer",
+                where=description.place,
+                expected=f"fewer tokens than the context holds, {target.context_tokens:,}",
+                found=f"{len(prompt):,}",
+                mend="leave the prompt out of the suite, or shorten it",
+            )
