@@ -18,6 +18,7 @@ from weightgate.errors import GateFailed, TrainingStopped, UserError
 
 _LIBRARIES_OF_TRAIN = {"torch", "transformers", "tokenizers", "accelerate", "peft", "safetensors", "datasets"}
 _LIBRARIES_OF_SERVE = {"starlette", "uvicorn"}
+_FOR_MACHINES = "weightgate.json"
 
 
 class _Group(click.Group):
@@ -27,16 +28,15 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except UserError as error:
-            _complain(error, exit_code=2)
+            _complain(context, error, exit_code=2)
         except (GateFailed, TrainingStopped) as error:
-            _complain(error, exit_code=1)
+            _complain(context, error, exit_code=1)
         except ModuleNotFoundError as error:
             extra = _extra_of(error.name or "")
             if extra is None:
                 raise
-            _complain(
-                UserError(f"this verb needs {error.name}", mend=f"pip install 'weightgate[{extra}]'"), exit_code=2
-            )
+            missing = UserError(f"this verb needs {error.name}", mend=f"pip install 'weightgate[{extra}]'")
+            _complain(context, missing, exit_code=2)
         except KeyboardInterrupt:
             click.echo("interrupted; nothing acknowledged is lost", err=True)
             sys.exit(130)
@@ -49,8 +49,13 @@ def _extra_of(module: str) -> str | None:
     return "serve" if name in _LIBRARIES_OF_SERVE else None
 
 
-def _complain(error: Exception, *, exit_code: int) -> None:
-    if "--json" in sys.argv:
+def _remember_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    context.meta[_FOR_MACHINES] = value  # `meta` is shared with the group, which turns errors into messages
+    return value
+
+
+def _complain(context: click.Context, error: Exception, *, exit_code: int) -> None:
+    if context.meta.get(_FOR_MACHINES):
         described = error.to_json() if isinstance(error, UserError) else {"what": str(error)}
         click.echo(json.dumps({"error": described}))
     else:
@@ -70,7 +75,7 @@ _recipe_option = click.option(
     show_default=True,
     help="The recipe.",
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+_json_option = click.option("--json", "as_json", is_flag=True, callback=_remember_json, help="Print JSON for machines.")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -128,6 +128,26 @@ def test_two_endpoints_are_compared_and_a_dry_run_says_what_that_costs(folder: P
         assert {sent["model"] for sent in other.requests} == {"second"}
 
 
+def test_of_two_live_sides_the_second_is_asked_again_for_the_a_a(folder: Path) -> None:
+    (folder / "mine.jsonl").write_text("".join(json.dumps({"prompt": f"say {at}"}) + "\n" for at in range(12)))
+    with scripted_endpoint() as one, scripted_endpoint() as other:
+        sides = [one.url, other.url, "--model", "m", "--prompts", "mine.jsonl", "--samples", "1"]
+        done = run(*sides, "--again", "--json")
+        assert (done.exit_code, len(one.requests), len(other.requests)) == (0, 12, 24)
+    nulls = json.loads(done.stdout)["nulls"]
+    assert [(null["side"], null["source"], null["prompts"]) for null in nulls] == [("after", "recording", 12)]
+
+
+def test_mistakes_are_json_where_json_is_asked_for(folder: Path) -> None:
+    write_sides(folder, a=recorded(Speaker(1), ASKED[:9]))
+    done = run("a.jsonl", "none.jsonl", "--json")
+    assert (done.exit_code, done.stderr) == (2, "")
+    assert "is no target" in json.loads(done.stdout)["error"]["what"]
+    plain = run("a.jsonl", "none.jsonl")
+    assert (plain.exit_code, plain.stdout) == (2, "")
+    assert plain.stderr.startswith("error: ")
+
+
 def test_a_live_side_that_fails_midway_keeps_its_answers_and_the_same_command_goes_on(folder: Path) -> None:
     (folder / "mine.jsonl").write_text("".join(json.dumps({"prompt": f"say {at}"}) + "\n" for at in range(12)))
     with scripted_endpoint() as endpoint:
@@ -257,6 +277,11 @@ def test_what_cannot_be_told_comes_with_the_prompts_that_would_decide(folder: Pa
     suite = load_suite(folder / "more.jsonl").probes
     assert suite[: len(before.probes)] == before.probes
     assert {probe.axis for probe in suite[len(before.probes) :]} == {"knowledge"}
-    assert f"{len(suite) - len(before.probes)} further prompts" in done.output
+    assert (
+        f"{len(suite) - len(before.probes)} further prompts: ask both sides anew with --suite more.jsonl" in done.stderr
+    )
+    with scripted_endpoint() as endpoint:
+        anew = run(endpoint.url, endpoint.url, "--model", "m", "--suite", "more.jsonl", "--samples", "1", "--json")
+    assert (anew.exit_code, json.loads(anew.stdout)["prompts"]) == (0, len(suite))
     assert "nothing hints" in run("a.jsonl", "a.jsonl", "--more", "none.jsonl").output
     assert not (folder / "none.jsonl").exists()

@@ -190,3 +190,12 @@ def test_an_endpoint_needs_no_torch(endpoint: ScriptedEndpoint, folder: Path) ->
     command = [sys.executable, "-c", script, "snapshot", endpoint.url, "--model", "m", "--prompts", "mine.jsonl"]
     done = subprocess.run([*command, "-o", "s.jsonl"], cwd=folder, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_mistakes_are_json_where_json_is_asked_for(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    write_prompts(folder, "hello", "status 401")
+    asked = (endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "--samples", "1", "-o", "s.jsonl")
+    done = run(*asked, "--json")
+    assert done.exit_code == 2
+    assert {"code", "what", "where"} <= json.loads(done.stdout)["error"].keys()
+    assert run(*asked).stdout == ""

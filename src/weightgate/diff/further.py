@@ -36,4 +36,6 @@ def write_further(found: Comparison, asked: Snapshot, path: Path) -> str:
     write_suite(path, (*asked.probes, *more))
     missing = found.more_prompts - len(more)
     short = f"; about {missing:,} more of your own would still be missing" if missing > 0 else ""
-    return f"{path} holds what was asked and {len(more):,} further prompts: ask both sides anew with --suite{short}"
+    return (
+        f"{path} holds what was asked and {len(more):,} further prompts: ask both sides anew with --suite {path}{short}"
+    )
