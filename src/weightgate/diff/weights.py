@@ -75,6 +75,7 @@ class WeightEvidence:
         return {
             "equal": self.equal,
             "equal_share": self.equal_share,
+            "touched": list(self.touched),
             "tensors": [dict(vars(one)) for one in self.tensors],
             "only_before": list(self.only_before),
             "only_after": list(self.only_after),
