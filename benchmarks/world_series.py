@@ -34,6 +34,7 @@ from weightgate.probe.endpoint import EndpointAsker
 from weightgate.probe.endpoint_config import EndpointConfig
 from weightgate.probe.recording import Decoding
 from weightgate.probe.snapshot import take_snapshot
+from weightgate.probe.snapshot_file import is_finished
 from weightgate.probe.suites import Suite, load_suite
 from weightgate.serve import Alias, create_app, follow, write_aliases
 
@@ -147,7 +148,10 @@ def endpoint(recipe: Path, aliases: Path) -> Iterator[str]:
 
 
 def ask(url: str, model: str, suite: Suite, path: Path, decoding: Decoding, *, concurrency: int = _CONCURRENCY) -> None:
-    """Record one side. Raises `RuntimeError` where an answer is missing."""
+    """Record one side, unless that was done. Raises `RuntimeError` where an answer is missing."""
+    if path.exists() and is_finished(path):
+        return
+    path.unlink(missing_ok=True)  # begun at an endpoint that is gone
     asker = EndpointAsker.of(EndpointConfig(url=url, model=model, max_concurrency=concurrency))
     if not take_snapshot(asker, suite, path, decoding=decoding, suite_name="short").complete:
         raise RuntimeError(f"{path} is not complete")

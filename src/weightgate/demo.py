@@ -21,6 +21,7 @@ import httpx
 
 from weightgate.build import Outcome, Workspace, build_model, lock_contract, open_workspace
 from weightgate.build.events import Observer
+from weightgate.contract.lock import FILE_NAME as LOCK_NAME
 from weightgate.diff.compare import Comparison
 from weightgate.diff.judge import judge
 from weightgate.diff.sides import write_reports
@@ -151,7 +152,7 @@ def run_incident(
     place = workspace.folder / FOLDER
     place.mkdir(exist_ok=True)
     write_suite(place / _SUITE, short_suite(load_suite(workspace.folder / "suite.jsonl")).probes)
-    second = _second_version(workspace, shipped, change, observer, knobs, scale)
+    second = second_version(workspace, shipped, change, observer, knobs, scale)
     write_aliases(place / _ALIASES, {LIVE: Alias(checkpoint=shipped)})
     with served(workspace.recipe_path, place / _ALIASES, place / "serve.log") as url:
         observer.note("asking the endpoint before the change")
@@ -168,10 +169,10 @@ def run_incident(
     return Told(change=change, looks=tuple(looks), comparison=comparison, report=report)
 
 
-def _second_version(
+def second_version(
     workspace: Workspace, shipped: str, change: Intervention, observer: Observer, knobs: Knobs, scale: Scale
 ) -> Alias:
-    """What the provider serves next. Its recipe has no gates: nobody measured what is shipped."""
+    """Build, where it takes that, what the provider serves next. It has no gates: nobody measures what is shipped."""
     if not change.rebuilds:
         return Alias(checkpoint=shipped, **change.serving)
     folder = workspace.folder / FOLDER / "v2"
@@ -183,6 +184,7 @@ def _second_version(
         line="v2-",
     )
     observer.note(f"the provider builds a second version: {change.name}")
+    (folder / LOCK_NAME).unlink(missing_ok=True)  # an earlier run may have shipped another change
     built, outcome = _built(folder / RECIPE, observer)
     if not outcome.passed:
         raise GateFailed(outcome.reason)

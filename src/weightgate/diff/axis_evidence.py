@@ -1,23 +1,29 @@
 """What two recordings of a suite with scored axes show: the input of the model that names the stage by axes.
 
 Style alone, the evidence of `weightgate.diff.evidence`, cannot tell that facts were lost from that a format was. Where
-a suite scores knowledge, task and boundary, its rows can; and how much both sides still say the same, word by word,
-tells how far down the common ancestor lies: two alignments of one fine-tuned model agree more than two fine-tunings of
-one base, and text that is continued outside any conversation is not touched by a prompt at all.
+a suite scores knowledge, task and boundary, its rows can; and how much both sides still say the same tells how far down
+the common ancestor lies: two alignments of one fine-tuned model agree more than two fine-tunings of one base, and text
+that is continued outside any conversation is not touched by a prompt at all.
+
+Only what exceeds a side's own noise counts. Let a side answer with probabilities p: it says another thing than its
+likeliest answer with 1 - max p, and another thing the second time with 1 - sum p^2, which is no less. So a decoding
+that began to sample explains as much of what two sides differ by as the share of prompts at which a side contradicts
+itself.
 
 | name | from |
 |---|---|
-| `shift.<row>` | root of the absolute shift of a scored row, 0..1 |
+| `shift.<row>` | absolute shift of a scored row, 0..1 |
 | `gap.languages` | difference between the shifts of knowledge in the two languages that shift most and least |
-| `same.<group>` | share of prompts at which both sides say exactly the same |
-| `opening.<group>` | share at which the first two words are the same |
-| `same.right` | as `same`, where both sides pass every check |
-| `overlap.<group>` | mean share of words in common (Dice) |
-| `length.<group>` | mean absolute and absolute mean difference of log-length |
-| `hedged`, `padded`, `openings` | distance in hedging, in closing phrases, and between the distributions of openings |
-| `repeats.least`, `repeats.gap` | how often a side gives one answer twice: the lower share, and the difference |
+| `apart.<group>` | share of prompts at which the sides say different things, beyond noise |
+| `apart.right` | the same where both sides pass every check |
+| `alike.raw` | 1 where raw text is continued alike but for noise, 0 from `_LEAST_APART` of the prompts on |
+| `wording.<group>` | mean share of words that are not in common (1 - Dice), beyond noise |
+| `length`, `hedged`, `padded` | absolute mean difference in log-length, hedging and closing phrases |
+| `openings` | total variation between the sides' distributions of the first two words |
+| `repeats` | difference in how often a side gives one answer twice |
 
-Every number is the same whichever side comes first. Groups are the kinds of prompt of `GROUPS`.
+Every number is the same whichever side comes first. Groups are the kinds of prompt of `GROUPS`. Shifts, gaps and
+distances enter as their square root: that 0 became 0.1 says more than that 0.8 became 0.9.
 """
 
 from __future__ import annotations
@@ -27,8 +33,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
 
 from weightgate.diff.features import STYLE_FEATURES, lowered_words, strip_special, style
 from weightgate.diff.pairing import Pair
@@ -46,57 +50,56 @@ ROWS = (
 GROUPS = ("raw", "knowledge", "task", "boundary", "open")
 _PADDING = STYLE_FEATURES.index("polite_closing")
 _OPENING_WORDS = 2
+_LEAST_APART = 0.05
+"""Trained on anything, a model continues at least so many texts otherwise; a prompt or a decoding leaves them alone."""
 
 AXIS_EVIDENCE: tuple[str, ...] = (
     *(f"shift.{row}" for row in ROWS),
     "gap.languages",
-    *(f"same.{group}" for group in GROUPS),
-    "same.right",
-    *(f"opening.{group}" for group in GROUPS[1:]),
-    *(f"overlap.{group}" for group in GROUPS),
-    *(f"length.{group}" for group in GROUPS[1:]),
-    *("length.shift", "hedged", "padded", "openings"),
-    *("repeats.least", "repeats.gap"),
+    *(f"apart.{group}" for group in GROUPS),
+    "apart.right",
+    "alike.raw",
+    *(f"wording.{group}" for group in GROUPS),
+    *("length", "hedged", "padded", "openings", "repeats"),
 )
 """Names of the evidence, in the order in which the model reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Answer:
-    """One completion, read once."""
-
-    text: str
-
-    @cached_property
-    def words(self) -> list[str]:
-        return lowered_words(self.text)
-
-    @cached_property
-    def length(self) -> float:
-        return math.log1p(len(self.words))
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """One prompt with the first completion of each side, and whether each side repeats itself."""
+    """One prompt: two completions of each side, stripped, and their words."""
 
     pair: Pair
-    before: _Answer
-    after: _Answer
+    before: tuple[str, str]
+    after: tuple[str, str]
 
-    @property
-    def group(self) -> str:
-        return _group_of(self.pair)
+    @classmethod
+    def of(cls, pair: Pair) -> _Asked:
+        """Take the first two completions of each side."""
+        before, after = ((strip_special(texts[0]), strip_special(texts[1])) for texts in (pair.before, pair.after))
+        return cls(pair=pair, before=before, after=after)
 
-    @property
-    def same(self) -> bool:
-        return self.before.text == self.after.text
+    @cached_property
+    def words(self) -> tuple[list[str], list[str]]:
+        """Words of each side's first completion."""
+        return lowered_words(self.before[0]), lowered_words(self.after[0])
+
+    @cached_property
+    def differs(self) -> tuple[float, float, float]:
+        """Whether the sides differ, and whether each side differs from itself."""
+        across = self.before[0] != self.after[0]
+        return float(across), float(self.before[0] != self.before[1]), float(self.after[0] != self.after[1])
+
+    @cached_property
+    def distances(self) -> tuple[float, float, float]:
+        """Share of words not in common: between the sides, and within each."""
+        return _apart(self.before[0], self.after[0]), _apart(*self.before), _apart(*self.after)
 
     @property
     def both_right(self) -> bool:
-        return all(
-            score(check, side.text) == 1 for check in self.pair.probe.checks for side in (self.before, self.after)
-        )
+        """Whether both sides pass every check."""
+        sides = (self.before[0], self.after[0])
+        return all(score(check, text) == 1 for check in self.pair.probe.checks for text in sides)
 
 
 def has_axes(pairs: Sequence[Pair]) -> bool:
@@ -111,35 +114,25 @@ def axis_evidence(pairs: Sequence[Pair]) -> dict[str, float]:
     """Return the evidence of paired completions by name, `AXIS_EVIDENCE`. Raises `ValueError` unless `has_axes`."""
     if not has_axes(pairs):
         raise ValueError("the recordings do not hold every axis that this evidence reads")
-    asked = [
-        _Asked(
-            pair=pair,
-            before=_Answer(text=strip_special(pair.before[0])),
-            after=_Answer(text=strip_special(pair.after[0])),
-        )
-        for pair in pairs
-    ]
-    groups = {group: [one for one in asked if one.group == group] for group in GROUPS}
-    chats = [one for one in asked if one.group != "raw"]
-    longer = [one.after.length - one.before.length for one in chats]
-    found = (
+    asked = [_Asked.of(pair) for pair in pairs]
+    groups = {group: [one for one in asked if _group_of(one.pair) == group] for group in GROUPS}
+    chats = [one for one in asked if _group_of(one.pair) != "raw"]
+    right = [one for one in chats if one.both_right] or chats
+    rooted = (
         _shifts(pairs)
-        | {f"same.{group}": _share(one.same for one in own) for group, own in groups.items()}
-        | {"same.right": _share(one.same for one in [c for c in chats if c.both_right] or chats)}
-        | {f"overlap.{group}": _mean(_overlap(one) for one in own) for group, own in groups.items()}
-        | {
-            f"{name}.{group}": _mean(measured(one) for one in groups[group])
-            for group in GROUPS[1:]
-            for name, measured in (("opening", _same_opening), ("length", _length_distance))
-        }
-        | {
-            "length.shift": abs(float(np.mean(longer))),
-            "hedged": abs(_mean(is_hedged(one.after.text) - is_hedged(one.before.text) for one in chats)),
-            "padded": abs(_mean(_padding(one.after) - _padding(one.before) for one in chats)),
-            "openings": _openings_distance(chats),
-        }
-        | _repeats(pairs)
+        | {f"apart.{group}": _beyond_noise([one.differs for one in own]) for group, own in groups.items()}
+        | {"apart.right": _beyond_noise([one.differs for one in right])}
+        | {f"wording.{group}": _beyond_noise([one.distances for one in own]) for group, own in groups.items()}
     )
+    plain = {
+        "length": abs(_mean(math.log1p(len(one.words[1])) - math.log1p(len(one.words[0])) for one in chats)),
+        "hedged": abs(_mean(is_hedged(one.after[0]) - is_hedged(one.before[0]) for one in chats)),
+        "padded": abs(_mean(_padding(one.after[0]) - _padding(one.before[0]) for one in chats)),
+        "openings": _openings_distance(chats),
+        "alike.raw": max(0.0, 1 - rooted["apart.raw"] / _LEAST_APART),
+        "repeats": abs(_mean(one.differs[2] - one.differs[1] for one in asked)),
+    }
+    found = {name: math.sqrt(value) for name, value in rooted.items()} | plain
     return {name: float(found[name]) for name in AXIS_EVIDENCE}
 
 
@@ -177,48 +170,30 @@ def _shifts(pairs: Sequence[Pair]) -> dict[str, float]:
                 rows[row].append(difference)
                 if row.startswith("knowledge."):
                     by_language[pair.probe.topic.rpartition("-")[2]].append(difference)
-    moved = [abs(float(np.mean(own))) for own in by_language.values()]
-    return {f"shift.{row}": math.sqrt(abs(float(np.mean(rows[row])))) for row in ROWS} | {
-        "gap.languages": max(moved) - min(moved)
-    }
+    moved = [abs(_mean(own)) for own in by_language.values()]
+    return {f"shift.{row}": abs(_mean(rows[row])) for row in ROWS} | {"gap.languages": max(moved) - min(moved)}
 
 
-def _repeats(pairs: Sequence[Pair]) -> dict[str, float]:
-    shares = [
-        _share(texts[0] == texts[1] for texts in side)
-        for side in zip(*((p.before, p.after) for p in pairs), strict=True)
-    ]
-    return {"repeats.least": min(shares), "repeats.gap": abs(shares[0] - shares[1])}
+def _beyond_noise(triples: Sequence[tuple[float, float, float]]) -> float:
+    """Mean of the first values beyond the larger mean of the others: across the sides, and within each."""
+    across, before, after = (_mean(column) for column in zip(*triples, strict=True))
+    return max(0.0, across - max(before, after))
 
 
-def _overlap(one: _Asked) -> float:
-    left, right = Counter(one.before.words), Counter(one.after.words)
+def _apart(one: str, other: str) -> float:
+    left, right = Counter(lowered_words(one)), Counter(lowered_words(other))
     total = left.total() + right.total()
-    return 2 * (left & right).total() / total if total else 1.0
+    return 1 - 2 * (left & right).total() / total if total else float(one != other)
 
 
-def _same_opening(one: _Asked) -> float:
-    return float(one.before.words[:_OPENING_WORDS] == one.after.words[:_OPENING_WORDS])
-
-
-def _length_distance(one: _Asked) -> float:
-    return abs(one.after.length - one.before.length)
-
-
-def _padding(answer: _Answer) -> float:
-    return style(answer.text)[_PADDING]
+def _padding(text: str) -> float:
+    return style(text)[_PADDING]
 
 
 def _openings_distance(asked: Sequence[_Asked]) -> float:
     """Total variation between the two sides' distributions of the first two words."""
-    before, after = (
-        Counter(tuple(getattr(one, side).words[:_OPENING_WORDS]) for one in asked) for side in ("before", "after")
-    )
+    before, after = (Counter(tuple(one.words[side][:_OPENING_WORDS]) for one in asked) for side in (0, 1))
     return sum(abs(before[key] - after[key]) for key in before | after) / (2 * len(asked))
-
-
-def _share(told: Iterable[bool]) -> float:
-    return _mean(map(float, told))
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -36,7 +36,7 @@ STAGE_WORDS: dict[Cause, str] = {
     "no weight change": "the prompt or the serving, not the weights",
 }
 ALPHA_SAME_WEIGHTS = 0.1
-MODEL_FILES = ("triage.json",)
+MODEL_FILES = ("axes.json", "triage.json")
 """Models that ship. The first judges whose evidence the recordings hold: scored axes, else style and wording."""
 
 _STYLE_BASIS = "style and wording, calibrated on public pairs of models"
