@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, overhead, results
-from benchmarks.cases import BENCHMARKS, PRECISIONS
+from benchmarks.cases import BENCHMARKS
 from benchmarks.duel import run_case
 from benchmarks.peers import ROOT, interpreter, versions
 
@@ -20,7 +20,7 @@ NAMES = (*BENCHMARKS, "overhead")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks/run", description="Measure side by side with the peers.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
-    parser.add_argument("--precision", choices=PRECISIONS, help="measure only the cases in this one; default: both")
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure only cases with this in their name: fp32")
     parser.add_argument("--quick", action="store_true", help="try that everything runs; the results are thrown away")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(NAMES)
@@ -29,11 +29,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as thrown_away:
         folder = Path(thrown_away) if arguments.quick else results.FOLDER
         for name in arguments.names or NAMES:
-            results.write(folder, name, measured(name, arguments.precision, quick=arguments.quick), NAMES)
+            results.write(folder, name, measured(name, arguments.only, quick=arguments.quick), NAMES)
         print((folder / "README.md").read_text(encoding="utf-8"))
 
 
-def measured(name: str, precision: str | None, *, quick: bool) -> dict[str, Any]:
+def measured(name: str, only: str, *, quick: bool) -> dict[str, Any]:
     """One benchmark with its circumstances, as plain data."""
     result: dict[str, Any] = {
         "benchmark": name,
@@ -47,7 +47,7 @@ def measured(name: str, precision: str | None, *, quick: bool) -> dict[str, Any]
         return result | {"overhead": overhead.measure(quick=quick)}
     peers = interpreter()
     result["versions"]["peers"] = versions(peers)
-    cases = [case for case in BENCHMARKS[name] if precision in (None, case.precision)]
+    cases = [case for case in BENCHMARKS[name] if only in case.name]
     return result | {"cases": [run_case(name, case, peers, quick=quick) for case in cases]}
 
 
