@@ -122,6 +122,8 @@ def build(
     if is_main:
         written = write_report(workspace, outcome, report_path)
         click.echo(json.dumps(outcome.to_json() | {"report": str(written)}) if as_json else f"report: {written}")
+    # A process group that is still there when Python ends can abort it after all is done.
+    workspace.accelerator.end_training()
     if not outcome.passed and (as_json or not is_main):
         sys.exit(1)
     if not outcome.passed:

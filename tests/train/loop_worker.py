@@ -35,6 +35,7 @@ def main() -> None:
     build_model(workspace, until=None, start=None, restart=False, observer=losses)
     if main_process:
         print(json.dumps(losses.found))
+    workspace.accelerator.end_training()
 
 
 if __name__ == "__main__":

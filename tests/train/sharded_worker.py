@@ -88,6 +88,7 @@ def main() -> None:
     _, resumed = train(accelerator, halfway, [])
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps({"losses": losses, "digest": digest, "resumed": resumed}))
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ Arguments: control file, log file, ready file. The control file is JSON and read
 | `seconds` | wait so long before every answer |
 | `hook_status` | what the receiver answers |
 
+What is drawn follows from the prompt and from how often it was asked, so that a test sees the same answers at each run.
+
 POST /v1/chat/completions is the endpoint. POST /hook is the receiver; what it takes is a line of the log file.
 """
 
@@ -20,7 +22,9 @@ from __future__ import annotations
 import json
 import random
 import sys
+import threading
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -32,16 +36,23 @@ ADVICE = (
 )  # fmt: skip
 
 
+_asked: Counter[str] = Counter()
+_lock = threading.Lock()
+
+
 def answer(prompt: str, control: dict[str, Any]) -> str:
     """Say something as the control file wants it."""
     if "text" in control:
         return str(control["text"])
+    with _lock:
+        _asked[prompt] += 1
+        draws = random.Random(f"{prompt} {_asked[prompt]}")
     if prompt.startswith("fact"):
         number = prompt.split()[1]
-        return f"city {number}" if random.random() < control.get("knows", 0.8) else "nowhere"
-    if random.random() < control.get("refuses", 0.2):
+        return f"city {number}" if draws.random() < control.get("knows", 0.8) else "nowhere"
+    if draws.random() < control.get("refuses", 0.2):
         return "I'm sorry, but I cannot help with that."
-    return " ".join(f"You should {advice}." for advice in random.sample(ADVICE, control.get("sentences", 3)))
+    return " ".join(f"You should {advice}." for advice in draws.sample(ADVICE, control.get("sentences", 3)))
 
 
 class Handler(BaseHTTPRequestHandler):
