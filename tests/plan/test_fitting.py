@@ -203,6 +203,14 @@ def test_timing_separates_tokens_from_arithmetic() -> None:
     assert growing.seconds_per_token == 0.0
 
 
+def test_timing_knows_what_grows_with_the_activations() -> None:
+    parameters, tokens = np.array([1e5, 2.4e5, 5.8e5, 1e6, 1.8e6]), np.full(5, 1e6)
+    truth = tokens * (8e-7 + 5e-9 * parameters ** (2 / 3) + 6 * parameters * 1e-12)
+    timing = fit_timing(parameters, tokens, truth)
+    assert timing.seconds_per_activation == pytest.approx(5e-9, rel=1e-4)
+    assert timing.seconds(3e6, 2e6) == pytest.approx(2e6 * (8e-7 + 5e-9 * 3e6 ** (2 / 3) + 6 * 3e6 * 1e-12), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -1,15 +1,18 @@
 """How long a larger build of the same recipe takes, from the builds there are.
 
-    seconds = D (o + f / R)
+    seconds = D (o + t N^(2/3) + 6 N / R)
 
-o: seconds a token that no arithmetic explains (data, optimizer calls, small kernels), f: training FLOPs a token, taken
-as 6 N, R: FLOP/s of the machine at its best. Throughput rises with size, as every table of utilisation shows; a flat
-rate from the smallest build would be far too pessimistic, one from the largest too optimistic.
+o: seconds a token that grows with nothing (data, optimizer calls, the start of small kernels). t: of what touches every
+activation once and multiplies nothing (norms, residuals, gates, rotary embedding): its work is layers x width, which is
+N^(2/3) where depth and width grow together. R: FLOP/s of the machine at its best, 6 N FLOPs a token. Throughput rises
+with size, as every table of utilisation shows; a flat rate from the smallest build would be far too pessimistic, one
+from the largest too optimistic.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -24,28 +27,40 @@ _DRAWS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Seconds a token, and seconds a FLOP."""
+    """Seconds a token, by what they grow with: nothing, N^(2/3), and N."""
 
     seconds_per_token: float
+    seconds_per_activation: float
     seconds_per_flop: float
 
     def seconds(self, parameters: float, tokens: float) -> float:
         """Seconds of training."""
-        return tokens * (self.seconds_per_token + SIX * parameters * self.seconds_per_flop)
+        each = (self.seconds_per_token, self.seconds_per_activation, self.seconds_per_flop)
+        return tokens * float(_terms(np.array([parameters]))[0] @ each)
 
 
 def fit_timing(parameters: Floats, tokens: Floats, seconds: Floats) -> Timing:
-    """Least squares of the relative error, both constants at least 0."""
-    relative = np.stack([tokens / seconds, SIX * parameters * tokens / seconds])
-    target = np.ones(len(seconds))
-    both, *_ = np.linalg.lstsq(relative.T, target, rcond=None)
-    if (both >= 0).all():
-        return Timing(seconds_per_token=float(both[0]), seconds_per_flop=float(both[1]))
-    alone = [float(row @ target / (row @ row)) for row in relative]
-    errors = [float(np.sum((value * row - target) ** 2)) for value, row in zip(alone, relative, strict=True)]
-    if errors[0] < errors[1]:
-        return Timing(seconds_per_token=alone[0], seconds_per_flop=0.0)
-    return Timing(seconds_per_token=0.0, seconds_per_flop=alone[1])
+    """Least squares of the relative error, no constant below 0, and no more of them than there are sizes.
+
+    The least of all that obey is that of the terms it uses fitted alone (Lawson and Hanson 1974, chapter 23), so each
+    choice of terms is tried.
+    """
+    relative = _terms(parameters) * (tokens / seconds)[:, None]
+    best, least = np.zeros(relative.shape[1]), np.inf
+    for count in range(1, min(relative.shape[1], len(set(parameters))) + 1):
+        for chosen in map(list, combinations(range(relative.shape[1]), count)):
+            values, *_ = np.linalg.lstsq(relative[:, chosen], np.ones(len(seconds)), rcond=None)
+            error = float(np.sum((relative[:, chosen] @ values - 1) ** 2))
+            if (values >= 0).all() and error < least:
+                best, least = np.zeros(relative.shape[1]), error
+                best[chosen] = values
+    per_token, per_activation, per_flop = best.tolist()
+    return Timing(seconds_per_token=per_token, seconds_per_activation=per_activation, seconds_per_flop=per_flop)
+
+
+def _terms(parameters: Floats) -> Floats:
+    """What seconds a token are made of, (runs, 3)."""
+    return np.stack([np.ones_like(parameters), parameters ** (2 / 3), SIX * parameters], axis=1)
 
 
 def forecast_seconds(runs: Runs, parameters: float, tokens: float, *, seed: int = 0) -> Measurement:
