@@ -66,7 +66,7 @@ def test_hostile_rows_are_harmless_in_the_report(tmp_path: Path) -> None:
     html = page.read_text(encoding="utf-8")
     for text in (shown.output, html):
         assert not any(character in text for character in "\x1b\x07\u202e")
-    assert "<script" not in html
+    assert html.count("<script") == 1, "the page's own, which searches"
     assert len(html) < 200_000
     assert str(path) + ":7" in " ".join(run("audit", path, "--json").output.split())
 

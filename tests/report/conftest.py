@@ -14,7 +14,9 @@ from weightgate.report.page import (
     Axis,
     Bar,
     Cell,
+    Collection,
     Column,
+    Entry,
     Figure,
     Findings,
     GateVerdict,
@@ -102,6 +104,16 @@ _TABLE = Table(
         ("knowledge", measurement_cell(Unmeasured(reason="no probes")), "none"),
     ),
     caption="95 % intervals.",
+    labels=((("axis", "task"),), (("axis", "gold"), ("read", "yes")), (), (("axis", "knowledge"),)),
+)
+
+_SIDES = SideBySide(
+    title="Changed",
+    prompt="Hello?",
+    texts=(
+        LabelledText(label="before", text="Yes.", note="0.9", severity="pass"),
+        LabelledText(label="after", text="No.", note="0.1"),
+    ),
 )
 
 
@@ -126,12 +138,12 @@ def _sample() -> Page:
                 summary="Before and after.",
                 blocks=(
                     Findings(title="Findings", findings=(finding,)),
-                    SideBySide(
-                        title="Changed",
-                        prompt="Hello?",
-                        texts=(
-                            LabelledText(label="before", text="Yes.", note="0.9", severity="pass"),
-                            LabelledText(label="after", text="No.", note="0.1"),
+                    _SIDES,
+                    Collection(
+                        title="To read",
+                        entries=(
+                            Entry(body=_SIDES, labels=(("finding", "shorter"), ("finding", "ruder"))),
+                            Entry(body=_SIDES),
                         ),
                     ),
                 ),

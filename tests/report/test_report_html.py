@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from report_payloads import FORBIDDEN, HOSTILE
 
+from weightgate.report.filters import filing_of
 from weightgate.report.html import render_html
 from weightgate.report.page import Page, Prose, Section
 
@@ -56,16 +57,37 @@ def test_nothing_is_fetched_and_nothing_runs(page):
     html = render_html(page)
     assert not re.search(r"https?://", html)
     assert not re.search(r"\b(src|srcset|style|action)=", html)
-    assert "<script" not in html
+    assert html.count("<script") == 1, "the page's own"
     assert "url(" not in html
     assert "@import" not in html
 
 
-def test_the_policy_allows_exactly_the_style_sheet_that_is_there(page):
+def _source(name: str, html: str) -> str:
+    """The only element of this name, as the policy names its text."""
+    (text,) = re.findall(f"<{name}>(.*?)</{name}>", html, flags=re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_the_policy_allows_exactly_the_style_sheet_and_the_script_that_are_there(page):
     html = render_html(page)
-    (css,) = re.findall(r"<style>(.*?)</style>", html, flags=re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    assert f"default-src 'none'; style-src 'sha256-{digest}'" in html
+    allowed = f"default-src 'none'; style-src {_source('style', html)}; script-src {_source('script', html)};"
+    assert allowed in html
+
+
+def test_a_page_without_rows_to_search_has_no_script():
+    html = render_html(Page(title="t", blocks=(Section(title="s", blocks=(Prose(text="One."),)),)))
+    assert "script" not in html
+    assert 'class="filter' not in html
+
+
+def test_choices_count_the_rows_that_carry_them():
+    labels = ((("axis", "a"), ("axis", "b")), (("axis", "b"),), (("kind", "a"), ("kind", "a")), ())
+    filing = filing_of(labels)
+    assert [(facet.name, facet.choices) for facet in filing.facets] == [
+        ("axis", ((1, "b", 2), (0, "a", 1))),
+        ("kind", ((2, "a", 1),)),
+    ]
+    assert filing.marks == ("0 1", "1", "2", "")
 
 
 def test_a_page_of_long_curves_stays_small(page):

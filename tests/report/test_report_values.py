@@ -40,7 +40,7 @@ def test_worst_follows_the_order_of_harm():
 
 def test_page_json_is_strict_json_and_names_its_blocks(page):
     data = json.loads(json.dumps(page.to_json(), allow_nan=False))
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     assert [block["block"] for block in data["blocks"]][:2] == ["headline", "section"]
     assert data["blocks"][2]["blocks"][0]["block"] == "line_chart"
 

@@ -105,11 +105,15 @@ class Shift:
     @property
     def words(self) -> str:
         """The forecast as a sentence with its numbers."""
-        where = {"everything": "", "topic": f" on {self.scope}", "word": f" on prompts with {self.scope!r}"}[self.kind]
-        will = f"{_WILL[self.family][self.direction == 'fall']}{where}"
         numbers = f"{WORDS[self.driver]} wins {self.before:.0%} -> {self.after:.0%}"
         change = f"{100 * self.change.value:+.0f} points [{100 * self.change.low:+.0f}, {100 * self.change.high:+.0f}]"
-        return f"{will}: {numbers}, {change}"
+        return f"{self.headline}: {numbers}, {change}"
+
+    @property
+    def headline(self) -> str:
+        """The forecast without its numbers."""
+        where = {"everything": "", "topic": f" on {self.scope}", "word": f" on prompts with {self.scope!r}"}[self.kind]
+        return f"{_WILL[self.family][self.direction == 'fall']}{where}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -153,7 +157,7 @@ class Comparison:
         """One sentence."""
         told = [one for one in self.forecasts if one.driver != POSITION]
         if told:
-            return "; ".join(dict.fromkeys(one.words.split(":")[0] for one in told[:3]))
+            return "; ".join(dict.fromkeys(one.headline for one in told[:3]))
         changed = len(self.rows.added) + len(self.rows.removed) + len(self.rows.relabelled)
         return "no boundary will shift" + ("" if changed else ": the votes are the same")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from weightgate.preferences.compare import Comparison, Shift
-from weightgate.preferences.page import row_block
+from weightgate.preferences.rows_to_read import entry
 from weightgate.report.finding import Finding
 from weightgate.report.page import (
     Block,
     Cell,
+    Collection,
     Column,
     Figure,
     Findings,
@@ -21,7 +22,6 @@ from weightgate.report.page import (
     Table,
 )
 
-_ROWS_PER_SHIFT = 4
 _ROWS_SHOWN = 8
 
 
@@ -35,8 +35,8 @@ def comparison_page(found: Comparison, *, rows: bool = True) -> Page:
         blocks.append(Section(title="What will change", blocks=(Findings(findings=findings),)))
     blocks.append(Section(title="Every preference in both sets", blocks=(_table(found),)))
     blocks.append(Section(title="Rows", blocks=(_changes(found),)))
-    if rows:
-        blocks += _row_sections(found)
+    if rows and (shown := _rows(found)) is not None:
+        blocks.append(shown)
     return Page(
         title=f"{found.old.name} -> {found.new.name}",
         subtitle=f"{found.old.digest} -> {found.new.digest}",
@@ -91,7 +91,12 @@ def _table(found: Comparison) -> Table:
         ),
         caption=f"All preferences together changed by the factor {found.fading:.2f}; below 1, votes became noisier.",
         shared_scale="column",
+        labels=tuple((("scope", shift.kind), ("reading", _reading(shift))) for shift in ordered),
     )
+
+
+def _reading(shift: Shift) -> str:
+    return "forecast" if shift.forecast else "no forecast"
 
 
 def _named(shift: Shift) -> str:
@@ -117,11 +122,32 @@ def _first(lines: Iterable[int]) -> str:
     return f"{len(every):,}" + (f": lines {shown}" if shown else "") + (" ..." if len(every) > 10 else "")
 
 
-def _row_sections(found: Comparison) -> Iterable[Section]:
-    votes = {name: {vote.line: vote for vote in side.votes} for name, side in (("old", found.old), ("new", found.new))}
+def _rows(found: Comparison) -> Section | None:
+    """The rows that carry the forecasts, filed under forecast, set, and what became of the row."""
+    sides = {"old": found.old, "new": found.new}
+    votes = {name: {vote.line: vote for vote in side.votes} for name, side in sides.items()}
+    reasons: dict[tuple[str, int], list[str]] = {}
+    fates = _fates(found)
     for shift in found.forecasts:
-        blocks = tuple(
-            row_block(votes[name][line], f"in the {name} set") for name, line in shift.rows[:_ROWS_PER_SHIFT]
+        for place in shift.rows:
+            reasons.setdefault(place, []).append(shift.headline)
+    entries = tuple(
+        entry(
+            votes[name][line],
+            [*(("forecast", why) for why in whys), ("set", name), ("row", fates.get((name, line), "in both sets"))],
         )
-        if blocks:
-            yield Section(title=f"Rows: {shift.words.split(':')[0]}", blocks=blocks, collapsed=True)
+        for (name, line), whys in reasons.items()
+    )
+    if not entries:
+        return None
+    summary = f"{len(entries):,} rows that carry what is forecast. They may be offensive."
+    return Section(title="Rows to read", summary=summary, blocks=(Collection(entries=entries),), collapsed=True)
+
+
+def _fates(found: Comparison) -> dict[tuple[str, int], str]:
+    """What became of the rows that are not the same in both sets, by set and line."""
+    return {
+        **{("old", line): "removed" for line in found.rows.removed},
+        **{("new", line): "added" for line in found.rows.added},
+        **{place: "relabelled" for old, new in found.rows.relabelled for place in (("old", old), ("new", new))},
+    }

@@ -8,9 +8,9 @@ from weightgate.preferences.audit import Audit
 from weightgate.preferences.bias import Effect
 from weightgate.preferences.cleaning import Cleaned
 from weightgate.preferences.model_view import ModelView, model_section
+from weightgate.preferences.rows_to_read import ROWS_FOR_A_REASON, rows_to_read
 from weightgate.preferences.specification import Line
 from weightgate.preferences.verdict import findings_of, headline_of, severity_of
-from weightgate.preferences.votes import Vote
 from weightgate.report.finding import Severity
 from weightgate.report.page import (
     Bar,
@@ -21,20 +21,17 @@ from weightgate.report.page import (
     Findings,
     Headline,
     KeyValues,
-    LabelledText,
     Page,
-    Prose,
     Section,
-    SideBySide,
     Table,
     measurement_cell,
 )
 from weightgate.report.text import one_line
 from weightgate.stats import Estimate
 
-_SHOWN_CHARACTERS = 1_500
-_ROWS_PER_LINE, _ROWS_OF_NOISE = 3, 15
 _CLEAR = ("prefers", "prefers not")
+_MANY_ROWS = 12
+"""Rows from which a table is worth searching."""
 
 
 def audit_page(audit: Audit, *, view: ModelView | None = None, rows: bool = True) -> Page:
@@ -55,8 +52,8 @@ def audit_page(audit: Audit, *, view: ModelView | None = None, rows: bool = True
         Section(title="What the votes say nothing about", blocks=(_specification(audit, said=False),), collapsed=True)
     )
     blocks.append(Section(title="Numbers", blocks=(_numbers(audit),), collapsed=True))
-    if rows:
-        blocks += _row_sections(audit)
+    if rows and (shown := _rows(audit)) is not None:
+        blocks.append(shown)
     return Page(title=f"Audit of {audit.preferences.name}", subtitle=audit.preferences.digest, blocks=tuple(blocks))
 
 
@@ -89,6 +86,7 @@ def _specification(audit: Audit, *, said: bool) -> Table:
         )
         for line in lines
     )
+    labels = tuple((("scope", line.kind), ("reading", line.verdict)) for line in lines)
     return Table(
         columns=(
             Column(name="line"),
@@ -97,6 +95,7 @@ def _specification(audit: Audit, *, said: bool) -> Table:
             Column(name="lines of the file"),
         ),
         rows=rows,
+        labels=labels if len(rows) > _MANY_ROWS else (),
         caption="The share is of pairs in which exactly one answer has the trait; intervals let votes of one prompt "
         "hang together, and what is called a preference is sure at 1 % over all lines together.",
     )
@@ -212,39 +211,16 @@ def _text(measured: object) -> str:
     return str(measured) if isinstance(measured, Estimate) else f"not measured: {getattr(measured, 'reason', '')}"
 
 
-def _row_sections(audit: Audit) -> Iterable[Section]:
-    """Rows to read, one collapsed section for each reason to read them."""
-    suspects = audit.noise.suspects[:_ROWS_OF_NOISE]
-    if suspects:
-        blocks = tuple(
-            row_block(audit.table.votes[one.row], f"likely mislabelled, {one.probability:.0%}") for one in suspects
-        )
-        yield Section(title="Rows: likely mislabelled", blocks=blocks, collapsed=True)
-    faulty = [vote for vote in audit.preferences.votes if vote.fault][:_ROWS_OF_NOISE]
-    if faulty:
-        blocks = tuple(row_block(vote, vote.fault) for vote in faulty)
-        yield Section(title="Rows: cannot be used", blocks=blocks, collapsed=True)
-    for line in audit.specification:
-        if line.verdict in _CLEAR and line.kind != "category":
-            blocks = tuple(row_block(audit.table.votes[row], "") for row in line.rows[:_ROWS_PER_LINE])
-            yield Section(title=f"Rows: {line.words.split(':')[0]}", blocks=blocks, collapsed=True)
-
-
-def row_block(vote: Vote, why: str) -> SideBySide | Prose:
-    """One vote to read: the prompt, the chosen answer and the rejected one."""
-    names = ("chosen", "rejected") if vote.sign else ("one", "other, a tie")
-    return SideBySide(
-        prompt=_cut(vote.prompt[-_SHOWN_CHARACTERS:]),
-        texts=tuple(
-            LabelledText(label=name, text=_cut(text), note=f"{len(text):,} characters")
-            for name, text in zip(names, (vote.chosen, vote.rejected), strict=True)
-        ),
-        title=f"line {vote.line}" + (f", {vote.annotator}" if vote.annotator else "") + (f": {why}" if why else ""),
+def _rows(audit: Audit) -> Section | None:
+    """The rows that anything above speaks of, to be read and searched."""
+    found = rows_to_read(audit)
+    if found is None:
+        return None
+    summary = (
+        f"{len(found.entries):,} of {audit.preferences.rows:,} rows: those that something above speaks of, at most "
+        f"{ROWS_FOR_A_REASON} for each. They may be offensive."
     )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " ..."
+    return Section(title="Rows to read", summary=summary, blocks=(found,), collapsed=True)
 
 
 def cleaned_text(cleaned: Cleaned) -> str:

@@ -61,15 +61,21 @@ class Line:
     @property
     def words(self) -> str:
         """The line as a sentence with its numbers."""
-        where = "" if self.kind == "everything" else f" on {self.scope}"
-        what = _short(self.driver)
         if self.verdict == "no evidence":
-            return f"no evidence about {what}{where}: {self.pairs} pairs"
+            return f"{self.headline}: {self.pairs} pairs"
         assert isinstance(self.share, Estimate)
         numbers = f"{self.share.value:.0%} [{self.share.low:.0%}, {self.share.high:.0%}] of {self.pairs:,} pairs"
         if self.verdict == "no clear preference":
-            return f"no clear preference about {what}{where}: {WORDS[self.driver]} wins {numbers}"
-        return f"{_PREFERS[self.driver][self.verdict == 'prefers not']}{where}: {_won(self, numbers)}"
+            return f"{self.headline}: {WORDS[self.driver]} wins {numbers}"
+        return f"{self.headline}: {_won(self, numbers)}"
+
+    @property
+    def headline(self) -> str:
+        """The line without its numbers."""
+        where = "" if self.kind == "everything" else f" on {self.scope}"
+        if self.verdict in ("no evidence", "no clear preference"):
+            return f"{self.verdict} about {_short(self.driver)}{where}"
+        return f"{_PREFERS[self.driver][self.verdict == 'prefers not']}{where}"
 
     def to_json(self, lines: Sequence[int]) -> dict[str, Any]:
         """Return plain data with lines of the file in the place of rows."""

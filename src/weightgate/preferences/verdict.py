@@ -51,7 +51,7 @@ def headline_of(audit: Audit, findings: tuple[Finding, ...]) -> str:
         line for line in audit.specification if line.kind == "everything" and line.verdict in ("prefers", "prefers not")
     ]
     sure.sort(key=lambda line: (line.driver not in (REFUSAL, LENGTH), line.adjusted_p))
-    taught = "; ".join(line.words.split(":")[0] for line in sure[:_NAMED_LINES]) or "no manner is clearly preferred"
+    taught = "; ".join(line.headline for line in sure[:_NAMED_LINES]) or "no manner is clearly preferred"
     grave = [finding for finding in findings if finding.severity in ("fail", "warn")]
     wrong = f"{len(grave)} things to look at, first: {grave[0].headline}" if grave else "nothing wrong was found"
     return f"{taught}. {wrong[0].upper()}{wrong[1:]}"

@@ -1,7 +1,8 @@
-"""A page as one HTML file: no script, nothing fetched, readable offline, on paper and on a phone.
+"""A page as one HTML file: nothing fetched, readable offline, on paper, on a phone and without script.
 
-The content security policy allows the page's own style sheet, by its hash, and nothing else. Every value goes through
-the environment's `finalize` and autoescape, so a template line cannot forget either.
+The content security policy allows the page's own style sheet and, where rows can be searched, the page's own script,
+each by its hash, and nothing else. Every value goes through the environment's `finalize` and autoescape, so a template
+line cannot forget either.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from weightgate.report import charts, lanes
+from weightgate.report.filters import can_be_narrowed, filing_of, has_filters, labels_of
 from weightgate.report.page import Bar, Block, Cell, Interval, LineChart, Page, Section, kind_name
 from weightgate.report.tables import scaled_rows
 from weightgate.report.text import one_line, visible
@@ -27,22 +29,34 @@ _WORDS = {"pass": "passed", "note": "note", "warn": "warning", "fail": "failed"}
 
 def render_html(page: Page) -> str:
     """Return the page as one self-contained HTML document, UTF-8 when written to a file."""
-    css = _css()
+    css, script = _file("page.css"), _file("page.js") if has_filters(page) else ""
     sections = [block for block in page.blocks if isinstance(block, Section)]
     return _template().render(
         page=page,
         title=one_line(page.title),
         css=Markup(css),
-        css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
+        script=Markup(script),
+        policy=Markup(_policy(css, script)),
         sections=sections,
         anchors=_anchors(sections),
     )
 
 
 @cache
-def _css() -> str:
-    """Read the style sheet."""
-    return files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+def _file(name: str) -> str:
+    """Read a file that stands beside this module."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(css: str, script: str) -> str:
+    """The content security policy under which this style sheet and this script, if there is one, are all there is."""
+    allowed = [f"style-src {_source(css)}", *[f"script-src {_source(script)}"] * bool(script)]
+    return "; ".join(["default-src 'none'", *allowed, "base-uri 'none'", "form-action 'none'"])
+
+
+def _source(text: str) -> str:
+    """Name a text by its hash; the quotes are the policy's own."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 @cache
@@ -57,13 +71,14 @@ def _template() -> Template:
         "line_chart": charts.line_chart,
         "swatch": charts.swatch,
         "scaled_rows": scaled_rows,
+        "filing": lambda block: filing_of(labels_of(block)) if can_be_narrowed(block) else None,
         "tracks": lanes.tracks,
         "track": lanes.track,
         "severity_words": _WORDS,
     }
     environment.filters |= {"paragraphs": _paragraphs, "commands": _commands, "groups": _groups}
     environment.tests["digest"] = lambda text: re.fullmatch(r"(b3:)?[0-9a-f]{6,64}…?", text) is not None
-    return environment.from_string(files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    return environment.from_string(_file("page.html.jinja"))
 
 
 def _shown(value: object) -> object:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from weightgate.report.finding import Finding, Severity
 from weightgate.stats import Estimate, Measurement
 
-SCHEMA = 1
+SCHEMA = 2
 """Number of the JSON form of a page; it goes up when a block changes its fields."""
 
 
@@ -161,11 +161,16 @@ class Column:
     code: bool = False
 
 
+Labels = tuple[tuple[str, str], ...]
+"""What a row is filed under: (kind of label, label), such as ("finding", "an answer is empty")."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """Rows of cells; a bare string is a cell without decoration. Rows are as long as `columns`.
 
-    Intervals that bring no scale share one along each row (one measurement over several stages) or each column.
+    Intervals that bring no scale share one along each row (one measurement over several stages) or each column. With
+    `labels`, one entry for each row, the HTML page lets its reader search the rows and narrow them down.
     """
 
     columns: tuple[Column, ...]
@@ -173,6 +178,7 @@ class Table:
     title: str = ""
     caption: str = ""
     shared_scale: Literal["row", "column"] = "row"
+    labels: tuple[Labels, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,13 +217,29 @@ class SideBySide:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One of many things to read, and what it is filed under."""
+
+    body: SideBySide
+    labels: Labels = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """Many things to read; in HTML they can be searched and narrowed down by what they are filed under."""
+
+    entries: tuple[Entry, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prose:
     """Plain text; an empty line starts a paragraph, `backticks` mark commands."""
 
     text: str
 
 
-Block = Headline | Lane | LineChart | Table | KeyValues | Findings | SideBySide | Prose
+Block = Headline | Lane | LineChart | Table | KeyValues | Findings | SideBySide | Collection | Prose
 
 
 @dataclass(frozen=True, kw_only=True)

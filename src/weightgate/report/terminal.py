@@ -18,6 +18,8 @@ from rich.text import Text
 from weightgate.report.finding import Finding, Severity
 from weightgate.report.page import (
     Block,
+    Collection,
+    Entry,
     Findings,
     GateVerdict,
     Headline,
@@ -102,6 +104,8 @@ def _render(block: Block, console: Console) -> RenderableType:
             return Group(*_titled(block.title), *(_finding(finding) for finding in block.findings))
         case SideBySide():
             return _side_by_side(block, console.width)
+        case Collection():
+            return Group(*_titled(block.title), *(_entry(entry, console.width) for entry in block.entries))
         case Prose():
             return Text(visible(block.text))
 
@@ -230,6 +234,12 @@ def _side_by_side(block: SideBySide, width: int) -> RenderableType:
         grid.add_column(ratio=1)
     grid.add_row(*panels)
     return Group(*_titled(block.title), prompt, grid)
+
+
+def _entry(entry: Entry, width: int) -> RenderableType:
+    """Show one of many things to read, under what it is filed under."""
+    filed = "; ".join(one_line(label) for _, label in entry.labels)
+    return Group(*[Text(filed, style="dim")] * bool(filed), _side_by_side(entry.body, width))
 
 
 def _panel(text: LabelledText) -> Panel:
