@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -69,6 +70,21 @@ def test_a_change_is_exit_code_1_and_every_report_tells_it(folder: Path) -> None
     failed = {case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None}
     assert "knowledge.accuracy" in failed
     assert "boundary.answers" not in failed
+
+
+def test_equal_recordings_give_equal_bytes_in_every_process(folder: Path) -> None:
+    """Sets of words are walked in the order of their hashes, which each process salts anew."""
+    write_sides(folder, a=recorded(Speaker(1), ASKED), b=recorded(Speaker(2, knows=0.2, sentences=(4, 8)), ASKED))
+    told = []
+    for salt in ("1", "2"):
+        command = [sys.executable, "-m", "weightgate", "diff", "a.jsonl", "b.jsonl", "--json", "--html", "r.html"]
+        done = subprocess.run(
+            [*command, "--junit", "r.xml"], env={**os.environ, "PYTHONHASHSEED": salt}, capture_output=True
+        )
+        assert done.returncode == 1, done.stderr
+        told.append((done.stdout, (folder / "r.html").read_bytes(), (folder / "r.xml").read_bytes()))
+    assert told[0] == told[1]
+    assert json.loads(told[0][0])["evidence"]
 
 
 def test_a_tolerance_turns_a_small_change_into_none(folder: Path) -> None:

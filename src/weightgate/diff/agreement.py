@@ -124,8 +124,10 @@ def _common_prefix(left: list[str], right: list[str]) -> int:
 
 
 def _content(a: frozenset[str], b: frozenset[str], weights: dict[str, float]) -> float:
-    less = min(sum(map(weights.__getitem__, a)), sum(map(weights.__getitem__, b)))
-    return sum(map(weights.__getitem__, a & b)) / less if less > 0 else 0.0
+    # `fsum` rounds once, so the order in which a process happens to walk a set does not show.
+    ours, theirs, shared = (math.fsum(map(weights.__getitem__, words)) for words in (a, b, a & b))
+    less = min(ours, theirs)
+    return shared / less if less > 0 else 0.0
 
 
 def _dice(a: Set[object], b: Set[object]) -> float:
@@ -181,4 +183,4 @@ def _shares(items: Iterable[object]) -> dict[object, float]:
 
 
 def _total_variation(a: dict[object, float], b: dict[object, float]) -> float:
-    return sum(abs(a.get(item, 0.0) - b.get(item, 0.0)) for item in a.keys() | b.keys()) / 2
+    return math.fsum(abs(a.get(item, 0.0) - b.get(item, 0.0)) for item in a.keys() | b.keys()) / 2
