@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -70,6 +70,19 @@ def test_equal_texts_are_equal() -> None:
         found = kernel_test([["a b", "a b"]], [["a b", "a b"]], kernel=kernel)
         assert found.statistic == pytest.approx(0)
         assert found.p_value == 1
+
+
+@pytest.mark.parametrize("samples", [2, 7])
+def test_the_hamming_test_is_that_of_every_way_to_deal(samples: int) -> None:
+    """With 7 samples a side there are 3,432 ways, so they are shuffled instead of listed."""
+    rng = np.random.default_rng(4)
+    after, before = ([_say(rng, opening) for _ in range(samples)] for opening in ("Sure! ", ""))
+    gram, every = hamming([*after, *before]), range(2 * samples)
+    weights = np.array([[1 if at in own else -1 for at in every] for own in combinations(every, samples)])
+    values = np.einsum("dj,dj->d", weights @ gram, weights)
+    exact = np.mean(values >= values[0] * (1 - 1e-9))
+    # A share of 3,999 draws is further than 0.05 from its expectation with probability below 1e-8.
+    assert kernel_test([after], [before], kernel="hamming", draws=3999).p_value == pytest.approx(exact, abs=0.05)
 
 
 def test_one_kernel_alone_is_the_test_of_every_swap() -> None:

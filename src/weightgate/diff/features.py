@@ -77,7 +77,8 @@ STYLE_FEATURES: tuple[str, ...] = (
 
 def strip_special(text: str) -> str:
     """Remove chat and end-of-text tokens and the space around: they name the tokenizer, not the behaviour."""
-    return _SPECIAL_TOKENS.sub("", text).strip()
+    marked = "<" in text or "[" in text  # every token begins so, and most texts hold neither
+    return (_SPECIAL_TOKENS.sub("", text) if marked else text).strip()
 
 
 def lowered_words(text: str) -> list[str]:

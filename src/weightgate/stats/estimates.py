@@ -150,9 +150,10 @@ def _bootstrap_ratio(top: np.ndarray, bottom: np.ndarray, seed: int) -> np.ndarr
         return np.empty(0)
     rng = np.random.default_rng(seed)
     block = max(1, 4_000_000 // top.size)
+    is_mean = bool((bottom == 1).all())
     draws: list[np.ndarray] = []
     for start in range(0, BOOTSTRAP_DRAWS, block):
         picks = rng.integers(0, top.size, size=(min(block, BOOTSTRAP_DRAWS - start), top.size))
-        sums = bottom[picks].sum(axis=1)
+        sums = np.full(len(picks), float(top.size)) if is_mean else bottom[picks].sum(axis=1)
         draws.append(top[picks].sum(axis=1)[sums > 0] / sums[sums > 0])
     return np.concatenate(draws)

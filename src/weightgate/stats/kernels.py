@@ -14,8 +14,11 @@ prompts have in common, even with one completion each. p-values count as in Phip
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -27,6 +30,7 @@ Kernel = Literal["hamming", "spectrum"]
 HAMMING_CHARACTERS = 300
 """Completions are compared up to here; sampled texts of one prompt share no later place but by chance."""
 
+_MOST_DEALS = 500
 SPECTRUM_GRAMS = (2, 3, 4)
 SPECTRUM_BUCKETS = 4096
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -137,16 +141,38 @@ def spectrum(text: str) -> Floats:
 
 
 def _hamming_test(pairs: Sequence[tuple[Sequence[str], Sequence[str]]], seed: int, draws: int) -> KernelTest:
-    """Sum over prompts of w' K w, with w = 1 / n on one side and - 1 / m on the other, shuffled within the prompt."""
+    """Sum over prompts of w' K w, with w = 1 / n on one side and - 1 / m on the other, dealt anew within the prompt."""
     rng = np.random.default_rng(seed)
     observed, drawn = 0.0, np.zeros(draws)
     for ours, theirs in pairs:
         gram = hamming([*ours, *theirs])
-        weights = np.concatenate([np.full(len(ours), 1 / len(ours)), np.full(len(theirs), -1 / len(theirs))])
-        shuffled = rng.permuted(np.tile(weights, (draws, 1)), axis=1)
+        deals = _all_deals(len(ours), len(theirs))
+        if deals is None:
+            dealt = rng.permuted(np.tile(_sides(len(ours), len(theirs)), (draws, 1)), axis=1)
+            drawn += np.einsum("dj,dj->d", dealt @ gram, dealt)
+        else:
+            drawn += np.einsum("dj,dj->d", deals @ gram, deals)[rng.integers(0, len(deals), draws)]
+        weights = _sides(len(ours), len(theirs))
         observed += float(weights @ gram @ weights)
-        drawn += np.einsum("dj,dj->d", shuffled @ gram, shuffled)
     return _tested(observed, drawn, len(pairs), "hamming", scale=max(1, len(pairs)))
+
+
+def _sides(ours: int, theirs: int) -> Floats:
+    return np.concatenate([np.full(ours, 1 / ours), np.full(theirs, -1 / theirs)])
+
+
+@cache
+def _all_deals(ours: int, theirs: int) -> Floats | None:
+    """Weights of every way to deal the completions of a prompt to two sides: (deals, ours + theirs); None: too many.
+
+    Where deals are few, drawing among their values is far faster than shuffling for each draw.
+    """
+    if math.comb(ours + theirs, ours) > _MOST_DEALS:
+        return None
+    deals = np.full((math.comb(ours + theirs, ours), ours + theirs), -1 / theirs)
+    for row, kept in zip(deals, combinations(range(ours + theirs), ours), strict=True):
+        row[list(kept)] = 1 / ours
+    return deals
 
 
 def hamming(texts: Sequence[str]) -> Floats:
