@@ -213,6 +213,84 @@ def next_(
     _show_answer(answer, as_json, html_path)
 
 
+@plan.command()
+@click.option("--base-parameters", help="Parameters of the base model; default: those of the recipe, as locked.")
+@click.option("--samples", help="Fine-tuning examples; default: those of the recipe, as locked.")
+@click.option("--tokens", help="Or their tokens; needs --tokens-per-sample.")
+@click.option("--tokens-per-sample", help="Tokens of one example, prompt and answer; needed for FLOPs and prices.")
+@click.option("--epochs", help="Passes over the examples, for FLOPs and prices; default: 1, or the recipe's.")
+@click.option("--quality", help="Or a loss to reach on the law's task, such as 0.9: how many examples that takes.")
+@click.option(
+    "--method", type=click.Choice(["full", "lora", "prompt"]), help="Way to tune; default: what the law says."
+)
+@_machine_options
+@recipe_option
+@html_option
+@json_option
+def finetune(
+    base_parameters: str | None,
+    samples: str | None,
+    tokens: str | None,
+    tokens_per_sample: str | None,
+    epochs: str | None,
+    quality: str | None,
+    method: str | None,
+    recipe_path: Path,
+    html_path: Path | None,
+    as_json: bool,
+    **machine: Any,
+) -> None:
+    """Say how much fine-tuning data buys what, and which way to tune."""
+    from weightgate.plan.asked import machines_from
+    from weightgate.plan.asked_stages import finetune_from
+
+    answer = finetune_from(
+        base_parameters=base_parameters,
+        samples=samples,
+        tokens=tokens,
+        tokens_per_sample=tokens_per_sample,
+        epochs=epochs,
+        quality=quality,
+        method=method,
+        machines=machines_from(**machine),
+        recipe_path=recipe_path,
+    )
+    _show_answer(answer, as_json, html_path)
+
+
+@plan.command()
+@click.option("--reward-model-parameters", help="Parameters of the reward model; default: the recipe's, as locked.")
+@click.option("--comparisons", help="Pairs it learns from; default: the recipe's, as locked.")
+@click.option("--kl", help="KL in nats a completion to ask about; default: what the recipe's gate lets pass.")
+@click.option("--search", type=click.Choice(["ppo", "best-of-n"]), default="ppo", show_default=True, help="How.")
+@click.option("--runs", type=click.Path(path_type=Path), help="Your own curve: a table with columns kl and gold.")
+@recipe_option
+@html_option
+@json_option
+def align(
+    reward_model_parameters: str | None,
+    comparisons: str | None,
+    kl: str | None,
+    search: Any,
+    runs: Path | None,
+    recipe_path: Path,
+    html_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Say how gold reward goes along KL, where it peaks, and which KL to allow."""
+    from weightgate.plan.asked_stages import align_from
+
+    answer = align_from(
+        reward_parameters=reward_model_parameters,
+        comparisons=comparisons,
+        kl=kl,
+        search=search,
+        runs=runs,
+        recipe_path=recipe_path,
+    )
+    _show_answer(answer, as_json, html_path)
+
+
 def _show_answer(answer: Any, as_json: bool, html_path: Path | None) -> None:
     """Print a planner's answer, and write its page where asked."""
     write_html(answer.page, html_path)
