@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from weightgate.options_cli import check_recipe, json_option, recipe_option, show_page
+from weightgate.options_cli import json_option, recipe_option, show_page, write_html
 
 
 class _AuditGroup(click.Group):
@@ -36,7 +36,7 @@ def audit() -> None:
 @click.option("--split", default="train", show_default=True, help="Split of a hub data set.")
 @click.option("--fix", "target", type=click.Path(path_type=Path), help="Write a cleaned file here, and its log.")
 @click.option("--fix-noise", is_flag=True, help="With --fix, also leave out likely mislabelled rows.")
-@click.option("--reward-model", metavar="REF", help="Measure the same on this reward model of the recipe's store.")
+@click.option("--reward-model", metavar="REF|FOLDER", help="Measure the same on this reward model.")
 @recipe_option
 def audit_prefs(
     preferences: str,
@@ -54,17 +54,18 @@ def audit_prefs(
     """Audit one set of votes; exit code 1 when something must be looked at."""
     from weightgate.preferences.audit import audit as audit_votes
     from weightgate.preferences.cleaning import write_cleaned
+    from weightgate.preferences.model_view import reward_address
     from weightgate.preferences.page import audit_page, cleaned_text
     from weightgate.preferences.prompts import prompts_elsewhere
     from weightgate.preferences.reading import read_preferences
     from weightgate.preferences.verdict import audit_json
-    from weightgate.report.html import render_html
 
+    address = reward_address(reward_model, recipe_path) if reward_model is not None else None
     found = audit_votes(read_preferences(preferences, split=split), others=prompts_elsewhere(tests, suites))
-    view = _view_of_model(found, recipe_path, reward_model) if reward_model is not None else None
+    view = _view_of_model(found, str(reward_model), address) if address is not None else None
     verdict = audit_json(found) | ({"reward_model": view.to_json(found.lines)} if view is not None else {})
     if html_path is not None:
-        html_path.write_text(render_html(audit_page(found, view=view, rows=not no_rows)), encoding="utf-8")
+        write_html(audit_page(found, view=view, rows=not no_rows), html_path)
     cleaned = write_cleaned(found, Path(preferences), target, noise=fix_noise) if target is not None else None
     if as_json:
         click.echo(json.dumps(verdict | ({"fix": cleaned.to_json()} if cleaned else {}), indent=2))
@@ -86,11 +87,10 @@ def audit_compare(old: str, new: str, as_json: bool, html_path: Path | None, no_
     from weightgate.preferences.compare import compare
     from weightgate.preferences.compare_page import comparison_page
     from weightgate.preferences.reading import read_preferences
-    from weightgate.report.html import render_html
 
     found = compare(read_preferences(old, split=split), read_preferences(new, split=split))
     if html_path is not None:
-        html_path.write_text(render_html(comparison_page(found, rows=not no_rows)), encoding="utf-8")
+        write_html(comparison_page(found, rows=not no_rows), html_path)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
@@ -98,10 +98,9 @@ def audit_compare(old: str, new: str, as_json: bool, html_path: Path | None, no_
     sys.exit(1 if found.forecasts else 0)
 
 
-def _view_of_model(found: Any, recipe_path: Path, ref: str) -> Any:
-    """What a reward model of the store prefers on the audited pairs; torch is loaded here and not before."""
-    check_recipe(recipe_path)
-    from weightgate.build.reward_scores import reward_signs
+def _view_of_model(found: Any, name: str, address: Any) -> Any:
+    """What a reward model prefers on the audited pairs; torch is loaded here and not before."""
+    from weightgate.build.reward_scores import preferred_by
     from weightgate.preferences.model_view import model_view
 
-    return model_view(found, ref, lambda votes: reward_signs(recipe_path, ref, votes))
+    return model_view(found, name, lambda votes: preferred_by(address, votes))

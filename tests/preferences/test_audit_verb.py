@@ -13,7 +13,7 @@ from written import audited, pair, run, vote, write
 
 from public_data import public_data
 from weightgate.preferences.audit import audit
-from weightgate.preferences.model_view import model_view
+from weightgate.preferences.model_view import Preferred, model_view
 from weightgate.preferences.reading import read_preferences
 from weightgate.stats import Estimate
 
@@ -174,16 +174,20 @@ def test_llmbar_has_the_known_numbers_and_opposite_signs() -> None:
     )
 
 
+def _preferring(signs: list[int]) -> Preferred:
+    return Preferred(signs=np.array(signs, dtype=np.int32), asked=np.ones(len(signs), dtype=bool))
+
+
 def test_a_reward_model_departs_where_it_prefers_the_opposite(tmp_path: Path) -> None:
     """The votes take the shorter answer in all of 60 pairs; a model that takes the longer one departs in that line."""
     rows = [pair(f"question {n}", "short", f"rather longer {n}") for n in range(60)]
     found = audit(read_preferences(str(write(tmp_path / "votes.jsonl", rows))))
-    view = model_view(found, "backwards", lambda votes: np.array([-1 for _ in votes], dtype=np.int32))
+    view = model_view(found, "backwards", lambda votes: _preferring([-1 for _ in votes]))
     length = next(at for at, line in enumerate(view.votes) if line.driver == "length" and line.kind == "everything")
     assert (view.votes[length].verdict, view.model[length].verdict) == ("prefers not", "prefers")
     assert view.departs[length]
     assert isinstance(view.agreement, Estimate)
     assert view.agreement.value == 0.0
-    same = model_view(found, "the votes", lambda votes: np.array([vote.sign for vote in votes], dtype=np.int32))
+    same = model_view(found, "the votes", lambda votes: _preferring([vote.sign for vote in votes]))
     assert not any(same.departs)
     assert same.votes == same.model
