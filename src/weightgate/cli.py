@@ -74,11 +74,14 @@ def main() -> None:
 @click.argument("folder", type=click.Path(path_type=Path), default=Path())
 @click.option("--base", help="Start from this Hugging Face folder or hub id instead of from scratch.")
 @click.option("--force", is_flag=True, help="Replace a recipe that is there.")
-def init(folder: Path, base: str | None, force: bool) -> None:
+@json_option
+def init(folder: Path, base: str | None, force: bool, as_json: bool) -> None:
     """Write a commented weightgate.yaml."""
     from weightgate.recipe_template import write_template
 
-    click.echo(f"wrote {write_template(folder, base=base, force=force)}; next: weightgate plan")
+    path = write_template(folder, base=base, force=force)
+    next_step = "name your data files in it, then: weightgate plan"
+    click.echo(json.dumps({"recipe": str(path)}) if as_json else f"wrote {path}; {next_step}")
 
 
 @main.command()
@@ -170,13 +173,14 @@ def verify(recipe_path: Path, as_json: bool, quick: bool) -> None:
 @recipe_option
 @click.option("--keep-adapter", is_flag=True, help="Write the adapter apart instead of merging it.")
 @click.option("--force", is_flag=True, help="Replace a folder that is not empty.")
-def export(ref: str, folder: Path, recipe_path: Path, keep_adapter: bool, force: bool) -> None:
+@json_option
+def export(ref: str, folder: Path, recipe_path: Path, keep_adapter: bool, force: bool, as_json: bool) -> None:
     """Write a Hugging Face folder that transformers loads as it is."""
     check_recipe(recipe_path)
     from weightgate.build import export_checkpoint, open_workspace
 
-    export_checkpoint(open_workspace(recipe_path), ref, folder, merge=not keep_adapter, force=force)
-    click.echo(f"wrote {folder}")
+    told = export_checkpoint(open_workspace(recipe_path), ref, folder, merge=not keep_adapter, force=force)
+    click.echo(json.dumps(told) if as_json else f"wrote {folder}")
 
 
 @main.command()

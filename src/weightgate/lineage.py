@@ -12,6 +12,7 @@ from weightgate.report.finding import Finding, Severity
 from weightgate.report.page import Block, Cell, Column, Findings, Headline, KeyValues, Page, Table, measurement_cell
 from weightgate.stats import measurement_from_json
 from weightgate.store import Manifest, Problem, Result, Store
+from weightgate.store.records import measured_key
 
 SEVERITY_OF_STATUS: dict[str, Severity] = {
     "passed": "pass",
@@ -159,7 +160,7 @@ def verification_page(store: Store, *, contents: bool) -> tuple[Page, list[Probl
 
 def judged_result(store: Store, checkpoint: str) -> Result | None:
     """The newest measurement of a checkpoint together with its gate verdicts, or None."""
-    results = store.results(f"measured:{checkpoint}")
+    results = store.results(measured_key(checkpoint))
     return results[-1] if results else None
 
 

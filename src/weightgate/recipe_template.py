@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import unicodedata
 from pathlib import Path
+
+import yaml
 
 from weightgate.errors import RecipeError
 from weightgate.recipe import FILE_NAME
@@ -119,17 +125,48 @@ _ADAPTER = "    adapter: {rank: 16, alpha: 32}    # LoRA; `bits: 4` makes it QLo
 
 def template(*, name: str, base: str | None) -> str:
     """The text of a starting recipe: three stages on a base model, or four from scratch."""
-    later = _LATER.format(adapter=_ADAPTER if base else "")
+    head, later = _HEAD.format(name=_quoted(name)), _LATER.format(adapter=_ADAPTER if base else "")
     if base is not None:
-        return _HEAD.format(name=name) + _FROM_BASE.format(base=base) + _COMMON + later
-    return _HEAD.format(name=name) + _FROM_SCRATCH + _COMMON + _PRETRAIN + later
+        return head + _FROM_BASE.format(base=_quoted(base)) + _COMMON + later
+    return head + _FROM_SCRATCH + _COMMON + _PRETRAIN + later
+
+
+def _quoted(text: str) -> str:
+    """The text as a YAML scalar: plain unless YAML would take it for something else, such as a number."""
+    try:
+        is_itself = yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        is_itself = False
+    return text if is_itself else json.dumps(text)
+
+
+def recipe_name(folder: Path) -> str:
+    """A name that a recipe may have, as near to the folder's own as letters allow."""
+    ascii_only = unicodedata.normalize("NFKD", folder.resolve().name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_only).strip("._-") or "model"
 
 
 def write_template(folder: Path, *, base: str | None, force: bool) -> Path:
-    """Write the starting recipe into `folder`. Raises `RecipeError` rather than replace one unasked."""
+    """Write the starting recipe into `folder`.
+
+    Args:
+        base: hub id, or a folder as seen from here; the recipe names it as seen from `folder`.
+
+    Raises `RecipeError` rather than replace a recipe unasked, and where the disk refuses.
+    """
     path = folder / FILE_NAME
     if path.exists() and not force:
         raise RecipeError("there is a recipe already", where=str(path), mend="weightgate init --force")
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(template(name=folder.resolve().name or "model", base=base), encoding="utf-8")
+    if base is not None and Path(base).is_dir() and not Path(base).is_absolute():
+        base = os.path.relpath(base, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(template(name=recipe_name(folder), base=base), encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(
+            "the recipe cannot be written",
+            where=str(path),
+            found=error.strerror or str(error),
+            mend="name a folder that can be written to: weightgate init FOLDER",
+        ) from None
     return path

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 import tiny_world
-from weightgate.build import build_model, lock_contract, open_workspace
+from weightgate.build import build_model, judging, lock_contract, open_workspace
 from weightgate.build.events import Observer
+from weightgate.build.measure import Measured
+from weightgate.stats import Unmeasured
 from weightgate.store import Store
 
 ALL = ["pretrain", "finetune", "reward", "align"]
@@ -107,8 +109,10 @@ def test_a_gate_that_fails_stops_the_build_until_it_is_relaxed(world: Path, weig
     assert Store.open(world / ".weightgate").refs()["finetune"] == refs["failed/finetune"]
 
 
-def test_a_gate_on_what_nobody_measures_fails_closed(world: Path) -> None:
-    _, outcome = build(world, tiny_world.changed("pretrain", gates=[{"measure": "task.format", "min": 0.0}]))
+def test_a_gate_on_what_could_not_be_measured_fails_closed(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unable = Measured(measurements={"knowledge.recall": Unmeasured(reason="no answer came")})
+    monkeypatch.setattr(judging, "policy_measurements", lambda *arguments, **settings: unable)
+    _, outcome = build(world, tiny_world.changed("pretrain", gates=[{"measure": "knowledge.recall", "min": 0.0}]))
     assert not outcome.passed
     assert list(outcome.checkpoints) == ["pretrain"]
 

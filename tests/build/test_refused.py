@@ -14,7 +14,9 @@ from click.testing import Result
 from safetensors.torch import load_file, save_file
 
 import tiny_world
+from weightgate.build import judging
 from weightgate.build import run as build_run
+from weightgate.build.measure import Measured
 from weightgate.build.workspace import open_workspace
 from weightgate.store import Manifest, Store
 
@@ -190,9 +192,13 @@ def test_a_reference_that_is_not_the_parent(built: Path, weightgate: Command, mo
     )
 
 
-@pytest.mark.parametrize("gate", [{"min": 1.1}, {"measure": "task.format", "min": 0.0}], ids=["failed", "not measured"])
-def test_a_stage_whose_parent_did_not_pass(world: Path, weightgate: Command, gate: dict[str, Any]) -> None:
-    with_recipe(world, tiny_world.changed("pretrain", gates=[{"measure": "knowledge.recall"} | gate]))
+@pytest.mark.parametrize("measured", [True, False], ids=["failed", "not measured"])
+def test_a_stage_whose_parent_did_not_pass(
+    world: Path, weightgate: Command, monkeypatch: pytest.MonkeyPatch, measured: bool
+) -> None:
+    if not measured:
+        monkeypatch.setattr(judging, "policy_measurements", lambda *arguments, **settings: Measured(measurements={}))
+    with_recipe(world, tiny_world.changed("pretrain", gates=[{"measure": "knowledge.recall", "min": 1.1}]))
     assert weightgate("lock").exit_code == 0
     assert weightgate("build").exit_code == 1
     refused(weightgate("build", "--from", "failed/pretrain"), "gates did not pass", "mend: weightgate show")
@@ -236,6 +242,50 @@ def test_a_flipped_bit_in_the_parent_is_noticed_before_training(built: Path, wei
     )
     assert weightgate("build", "--restart").exit_code == 0
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "fragments"),
+    [
+        (
+            "finetune",
+            {"gates": [{"measure": "knowledge.acuracy", "min": 0.5}]},
+            ("'knowledge.acuracy'", "stages.finetune.gates", "such as knowledge.accuracy"),
+        ),
+        (
+            "pretrain",
+            {"gates": [{"measure": "knowledge.accuracy", "min": 0.5}]},
+            ("cannot be measured on pretrain", "nothing of this name is measured there"),
+        ),
+        (
+            "finetune",
+            {"gates": [{"measure": "knowledge.accuracy", "max_drop": 0.1}]},
+            ("cannot be measured on pretrain",),
+        ),
+        (
+            "pretrain",
+            {"gates": [{"measure": "holdout.bits_per_byte", "max_rise": 0.1}]},
+            ("cannot be measured on its parent, since it has none", "random weights"),
+        ),
+        (
+            "reward",
+            {"holdout": 0.0, "gates": [{"measure": "reward.pair_accuracy", "min": 0.5}]},
+            ("'reward.pair_accuracy'", "no record was held out"),
+        ),
+        (
+            "align",
+            {"gates": [{"measure": "open.diversity", "max_drop": 0.1}]},
+            ("'open.diversity'", "diversity needs open prompts"),
+        ),
+    ],
+    ids=["misspelt", "no chat yet", "parent not asked", "no parent", "nothing held out", "no such prompts"],
+)
+def test_a_gate_that_nothing_could_pass(
+    world: Path, weightgate: Command, stage: str, settings: dict[str, Any], fragments: tuple[str, ...]
+) -> None:
+    with_recipe(world, tiny_world.changed(stage, **settings))
+    refused(weightgate("lock"), "no checkpoint could pass the gate on", *fragments)
+    assert not (world / "weightgate.lock").exists()
 
 
 def test_a_plan_beyond_the_disk_budget(world: Path, weightgate: Command) -> None:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 from weightgate.build.facts import Facts
 from weightgate.build.workspace import CODE, Workspace
-from weightgate.errors import RecipeError
-from weightgate.store import Result, digest_json
-from weightgate.train.checkpoints import MODEL_CONFIG, publish
+from weightgate.errors import RecipeError, StoreError
+from weightgate.store import Result, Store, digest_json
+from weightgate.store.records import recording_time
+from weightgate.train.checkpoints import MODEL_CONFIG, damaged_objects, publish
 from weightgate.train.models import load_base, saved_tensors
 
 STAGE = "base"
 """Name and kind of the checkpoint; no stage of a recipe that starts from a base model may bear it."""
 
 
-def base_checkpoint(workspace: Workspace, facts: Facts) -> str | None:
+def base_checkpoint(workspace: Workspace, facts: Facts, *, restart: bool) -> str | None:
     """Return the id of the base model's checkpoint, stored on the first call; None when the recipe starts fresh.
 
-    The tensors are kept in the dtypes they came in. Raises `ModelError` when the base cannot be loaded.
+    The tensors are kept in the dtypes they came in. With `restart` a damaged one is stored again. Raises `ModelError`
+    when the base cannot be loaded.
     """
     base = workspace.recipe.base
     if base is None:
@@ -36,7 +37,7 @@ def base_checkpoint(workspace: Workspace, facts: Facts) -> str | None:
     }
     key = digest_json(inputs)
     known = workspace.store.results(key)
-    if known:
+    if known and not (restart and damage_of(workspace.store, known[-1].checkpoint, contents=True)):
         return known[-1].checkpoint
     model = load_base(base, workspace.folder, device=workspace.device, precision=None)
     config = json.dumps(facts.config, sort_keys=True, indent=2).encode()
@@ -50,7 +51,15 @@ def base_checkpoint(workspace: Workspace, facts: Facts) -> str | None:
         parent=None,
         reward=None,
     )
-    recorded_at = datetime.now(UTC).isoformat(timespec="microseconds")
     if workspace.accelerator.is_main_process:
-        workspace.store.add_result(key, Result(key=key, checkpoint=checkpoint, recorded_at=recorded_at))
+        result = Result(key=key, checkpoint=checkpoint, recorded_at=recording_time(known))
+        workspace.store.add_result(key, result)
     return checkpoint
+
+
+def damage_of(store: Store, checkpoint: str, *, contents: bool) -> list[str]:
+    """Digests of what a checkpoint lacks or what is cut short in it; with `contents`, also of what has other bytes."""
+    try:
+        return damaged_objects(store, checkpoint, contents=contents)
+    except StoreError:  # the manifest itself
+        return [checkpoint]

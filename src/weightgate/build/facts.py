@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from weightgate.errors import LockError, ModelError, RecipeError
 from weightgate.probe.suites import Suite, load_suite
 from weightgate.recipe import Align, Finetune, Pretrain, Reward
 from weightgate.store import digest_bytes, digest_file, digest_json
+from weightgate.store.fs import LocalFs, disk_errors, publish_temporary, write_temporary
 from weightgate.train.adapters import attach, check_trainable
 from weightgate.train.adapters import trainable_census as census_of
 from weightgate.train.models import base_config, base_folder, base_weight_files, new_config, skeleton
@@ -176,11 +176,18 @@ def _trained_tokenizer(workspace: Workspace) -> Tokenizer:
             return Tokenizer.from_files({name: text.encode() for name, text in kept["files"].items()})
     tokenizer = train_tokenizer(_texts(workspace), recipe.tokenizer.vocab_size)
     files = {name: data.decode() for name, data in tokenizer.files().items()}
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cached.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({"digest": digest_json(files), "files": files}), encoding="utf-8")
-    temporary.replace(cached)
+    text = json.dumps({"digest": digest_json(files), "files": files})
+    folder = _cache_folder(workspace, cached.parent.name)
+    publish_temporary(LocalFs(), write_temporary(LocalFs(), folder, (text.encode(),)), cached, replace=True)
     return tokenizer
+
+
+def _cache_folder(workspace: Workspace, name: str) -> Path:
+    """A folder of the cache, made where it is missing. Raises `StoreError` where the disk refuses."""
+    folder = workspace.cache / name
+    with disk_errors(LocalFs(), workspace.store.root):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _texts(workspace: Workspace) -> Iterator[str]:
@@ -208,9 +215,8 @@ def _prepare(workspace: Workspace, tokenizer: Tokenizer, stage: Stage) -> Prepar
         tokenizer=tokenizer,
         context=stage.context,
         holdout=stage.holdout,
-        cache=workspace.cache / "tokens",
+        cache=_cache_folder(workspace, "tokens"),
     )
-    request.cache.mkdir(parents=True, exist_ok=True)
     return _PREPARE[stage.kind](request)
 
 

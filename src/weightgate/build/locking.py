@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weightgate.build.facts import find_facts, refuse_contamination
+from weightgate.build.measurable import refuse_unmeasurable
 from weightgate.build.workspace import Workspace
 from weightgate.contract import lock
 from weightgate.contract.gate import judge
@@ -18,6 +19,7 @@ def lock_contract(workspace: Workspace) -> dict[str, Any]:
     """Find the facts, refuse what must not be agreed to, and write `weightgate.lock`."""
     facts = find_facts(workspace)
     refuse_contamination(workspace, facts.suite)
+    refuse_unmeasurable(workspace.recipe, facts)
     _refuse_poor_budget(workspace.recipe, facts.contract)
     lock.write_lock(workspace.lock_path, facts.contract)
     return facts.contract

@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from weightgate.build.base import base_checkpoint
+from weightgate.build.base import base_checkpoint, damage_of
 from weightgate.build.events import Observer, Progressed
 from weightgate.build.facts import Facts, Stage, find_facts, refuse_contamination
 from weightgate.build.forecasts import recall_forecast
-from weightgate.build.measure import (
-    AlignmentSubjects,
-    Measured,
-    Suites,
-    alignment_measurements,
-    policy_measurements,
-    reward_measurements,
-)
+from weightgate.build.judging import Judging
+from weightgate.build.measurable import refuse_unmeasurable
 from weightgate.build.run_key import stage_inputs
 from weightgate.build.signals import stop_on_signals
 from weightgate.build.stopwatch import Stopwatch
-from weightgate.build.workspace import CODE, Workspace
+from weightgate.build.workspace import Workspace
 from weightgate.contract import lock
-from weightgate.contract.gate import judge, passed
 from weightgate.errors import CorruptError, LockError, RecipeError, StoreError
 from weightgate.lineage import training_cost
-from weightgate.plan.advice import EXCESS_COMPUTE, excess_measurement, planned_run, pretraining
-from weightgate.recipe import Align, Pretrain, Recipe, Reward
+from weightgate.recipe import Align, Recipe
 from weightgate.store import Manifest, Result, digest_json, require_free_space
+from weightgate.store.lease import exclusive
+from weightgate.store.objects import MEND_DAMAGE
+from weightgate.store.records import measured_key, recording_time
 from weightgate.store.resume import clear
 from weightgate.train.checkpoints import (
-    damaged_objects,
     load_policy,
     load_reward,
     newest_resume_state,
@@ -50,10 +44,6 @@ from weightgate.train.stages import Job, Kept, train
 
 DISK_MARGIN = 1.1
 _GIB = 2**30
-_MEND_DAMAGE = (
-    "weightgate verify names all damage; weightgate build --restart trains damaged stages again, "
-    "which gives the same bytes"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,18 +85,33 @@ def build_model(
         facts = find_facts(workspace)
         lock.require_agreement(locked, facts.contract, workspace.lock_path)
         refuse_contamination(workspace, facts.suite)
-    _require_disk(workspace, facts)
+        refuse_unmeasurable(workspace.recipe, facts)
+    _require_disk_budget(workspace, facts)
+    if workspace.accelerator.is_main_process:
+        _tidy(workspace, observer, restart)
+    workspace.accelerator.wait_for_everyone()
     run = _Build(workspace, facts, observer, restart, watch)
     if start is not None:
-        run.start_from(start)
+        run.start_from(start, until)
     return run.through(until)
 
 
-def _require_disk(workspace: Workspace, facts: Facts) -> None:
-    """A checkpoint per stage and of the base, and two resume points of weights with two moments in fp32."""
-    num_checkpoints = len(workspace.recipe.stages) + (workspace.recipe.base is not None)
+def _tidy(workspace: Workspace, observer: Observer, restart: bool) -> None:
+    """Remove what killed processes left half-written; with `restart` also records that can no longer be read."""
+    workspace.store.sweep_temporaries()
+    for digest in workspace.store.discard_damaged_results() if restart else ():
+        observer.note(f"result {digest[3:15]} is damaged; what it told is found again")
+
+
+def _disk_needed(facts: Facts, num_checkpoints: int) -> int:
+    """Bytes of so many checkpoints, and of two resume points of weights with two moments in fp32."""
     largest = max(fact["trainable"]["of"] for fact in facts.contract["stages"])
-    needed = int(DISK_MARGIN * largest * 4 * (num_checkpoints + 2 * 3))
+    return int(DISK_MARGIN * largest * 4 * (num_checkpoints + 2 * 3))
+
+
+def _require_disk_budget(workspace: Workspace, facts: Facts) -> None:
+    """Raise `StoreError` where the recipe does not allow itself the disk that all its checkpoints take."""
+    needed = _disk_needed(facts, len(workspace.recipe.stages) + (workspace.recipe.base is not None))
     budget = workspace.recipe.budget.disk_gib
     if budget is not None and needed > budget * _GIB:
         raise StoreError(
@@ -116,7 +121,6 @@ def _require_disk(workspace: Workspace, facts: Facts) -> None:
             found=f"{budget:g} GiB",
             mend="raise budget.disk_gib, or train a smaller model",
         )
-    require_free_space(workspace.store.root, needed)
 
 
 class _Build:
@@ -130,6 +134,7 @@ class _Build:
         self.facts = facts
         self.observer = observer
         self.restart = restart
+        self.judging = Judging(workspace=workspace, facts=facts, observer=observer, watch=watch)
         self.checkpoints: dict[str, str] = {}
         self.skipped: set[str] = set()
 
@@ -137,12 +142,13 @@ class _Build:
     def base(self) -> str | None:
         """The base model's checkpoint; None when the recipe starts from scratch."""
         with self.watch("store"):
-            return base_checkpoint(self.workspace, self.facts)
+            return base_checkpoint(self.workspace, self.facts, restart=self.restart)
 
-    def start_from(self, ref: str) -> None:
+    def start_from(self, ref: str, until: str | None) -> None:
         """Take a checkpoint in place of the stage that made it and every policy stage before that.
 
-        Raises `LockError` when it is unknown to the recipe or its own gates did not pass.
+        Raises `LockError` when it is unknown to the recipe or its own gates did not pass, `RecipeError` when nothing
+        would be left to build up to `until`.
         """
         checkpoint = self.store.resolve(ref)
         manifest = self.store.manifest(checkpoint)
@@ -165,6 +171,13 @@ class _Build:
         self._require_gates_passed(manifest.stage, checkpoint)
         self.checkpoints[manifest.stage] = checkpoint
         self.skipped |= set(names[: names.index(manifest.stage) + 1])
+        if until in self.skipped:
+            raise RecipeError(
+                f"stage {until!r} does not come after the checkpoint to start from",
+                where=ref,
+                expected=f"one of {', '.join(name for name in names if name not in self.skipped) or 'no stage'}",
+                mend="leave out --until, or --from",
+            )
 
     def _require_same_base(self, ref: str, manifest: Manifest) -> None:
         while manifest.parent is not None:
@@ -199,17 +212,13 @@ class _Build:
         parent, reward = self._parent_of(stage), self._reward_of(stage)
         inputs = stage_inputs(self.workspace, self.facts, stage, parent, reward)
         key = digest_json(inputs)
-        try:
-            checkpoint = self._reusable(stage.name, key)
-            if checkpoint is not None:
-                self.observer.stage_finished(stage.name, checkpoint, 0.0, True)
-            else:
-                checkpoint = self._train(stage, parent, reward, inputs, key)
-            self.checkpoints[stage.name] = checkpoint
-            return self._judge(stage, checkpoint, parent, reward)
-        except CorruptError as error:
-            error.mend = _MEND_DAMAGE
-            raise
+        checkpoint = self._reusable(stage.name, key)
+        if checkpoint is not None:
+            self.observer.stage_finished(stage.name, checkpoint, 0.0, True)
+        else:
+            checkpoint = self._train(stage, parent, reward, inputs, key)
+        self.checkpoints[stage.name] = checkpoint
+        return self.judging.judge(stage, checkpoint, parent, reward)
 
     def _reusable(self, name: str, key: str) -> str | None:
         """The checkpoint of an earlier run with these inputs; with `restart`, only if every byte is right.
@@ -220,7 +229,7 @@ class _Build:
         if not results:
             return None
         checkpoint = results[-1].checkpoint
-        damaged = damaged_objects(self.store, checkpoint, contents=self.restart)
+        damaged = damage_of(self.store, checkpoint, contents=self.restart)
         if not damaged:
             return checkpoint
         if not self.restart:
@@ -228,6 +237,7 @@ class _Build:
                 f"the checkpoint of stage {name!r} is damaged: {len(damaged)} objects are gone or cut short",
                 where=checkpoint,
                 found=damaged[0],
+                mend=MEND_DAMAGE,
             )
         self.observer.note(f"{name}: {len(damaged)} objects are damaged; training it again")
         return None
@@ -256,7 +266,7 @@ class _Build:
         return self.checkpoints[name]
 
     def _require_gates_passed(self, stage: str, checkpoint: str) -> None:
-        results = self.store.results(f"measured:{checkpoint}")
+        results = self.store.results(measured_key(checkpoint))
         if not results or any(v["status"] in ("failed", "not measured") for v in results[-1].verdicts):
             raise LockError(
                 "no stage may start from a checkpoint whose gates did not pass",
@@ -268,19 +278,31 @@ class _Build:
     # Training
 
     def _train(self, stage: Stage, parent: str | None, reward: str | None, inputs: dict[str, Any], key: str) -> str:
-        workspace = self.workspace
         hold_still(self.recipe.seed, self.recipe.threads)
+        self._require_free_disk(stage)
         job = self._job(stage, parent, reward)
         folder = self.store.root / "resume" / key[3:]
-        if self.restart:
-            self._main(lambda: clear(folder))
-            workspace.accelerator.wait_for_everyone()
+        began = time.monotonic()
+        with exclusive(folder, f"stage {stage.name!r}") if self._is_main else nullcontext():
+            kept, trained = self._run_loop(stage, job, folder)
+            with self.watch("store"):
+                checkpoint = self._publish(stage, kept, parent, reward, inputs, key, trained)
+                if self._is_main:
+                    clear(folder)
+        self.observer.stage_finished(stage.name, checkpoint, time.monotonic() - began, False)
+        self.workspace.accelerator.wait_for_everyone()
+        return checkpoint
+
+    def _run_loop(self, stage: Stage, job: Job, folder: Path) -> tuple[Kept, Trained]:
+        """Train from the newest resume point in `folder`, or from the beginning, until done or told to stop."""
+        if self.restart and self._is_main:
+            clear(folder)
+        self.workspace.accelerator.wait_for_everyone()
         resume = newest_resume_state(folder)
         steps = self.facts.steps[stage.name]
         self.observer.stage_started(stage.name, stage.kind, steps, resume.step if resume else 0)
-        began = time.monotonic()
         with stop_on_signals() as stop:
-            kept, trained = train(
+            return train(
                 job,
                 steps,
                 resume=resume,
@@ -288,24 +310,24 @@ class _Build:
                 observe=lambda progress: self._progress(stage.name, progress),
                 stop_requested=stop.is_set,
             )
-        with self.watch("store"):
-            checkpoint = self._publish(stage, kept, parent, reward, inputs, key, trained)
-            self._main(lambda: clear(folder))
-        self.observer.stage_finished(stage.name, checkpoint, time.monotonic() - began, False)
-        workspace.accelerator.wait_for_everyone()
-        return checkpoint
+
+    @property
+    def _is_main(self) -> bool:
+        """The main process alone writes to the store."""
+        return bool(self.workspace.accelerator.is_main_process)
+
+    def _require_free_disk(self, stage: Stage) -> None:
+        """Raise `StoreError` unless this stage and all after it fit on the disk."""
+        stages = self.recipe.stages
+        require_free_space(self.store.root, _disk_needed(self.facts, len(stages) - stages.index(stage)))
 
     def _save(self, folder: Path, state: ResumeState) -> None:
         with self.watch("store"):
-            self._main(lambda: save_resume_point(folder, state))
-
-    def _main(self, action: Any) -> None:
-        """Let the main process alone write to the store."""
-        if self.workspace.accelerator.is_main_process:
-            action()
+            if self._is_main:
+                save_resume_point(folder, state)
 
     def _progress(self, name: str, progress: Progress) -> None:
-        if self.workspace.accelerator.is_main_process:
+        if self._is_main:
             self.observer.stage_progress(
                 name,
                 Progressed(
@@ -375,140 +397,8 @@ class _Build:
             curves=trained.curves,
             environment=self.workspace.reproducibility()
             | {"forecast": recall_forecast(self.workspace, self.facts, stage)},
-            recorded_at=_now(),
+            recorded_at=recording_time(self.store.results(key)),
         )
-        self._main(lambda: self.store.add_result(key, result))
+        if self._is_main:
+            self.store.add_result(key, result)
         return checkpoint
-
-    # Gates
-
-    def _judge(self, stage: Stage, checkpoint: str, parent: str | None, reward: str | None) -> bool:
-        before = self._measured(parent)
-        earlier = [s.name for s in self.recipe.stages[: self.recipe.stages.index(stage) + 1]]
-        basis = self._basis(earlier)
-        measured, newest = self._remembered(
-            stage.name, checkpoint, basis, lambda: self._measure(stage, checkpoint, parent, reward)
-        )
-        verdicts = judge(stage.gates, measured.measurements, before.measurements)
-        described = tuple(verdict.to_json() for verdict in verdicts)
-        if newest is None or tuple(dict(verdict) for verdict in newest.verdicts) != described:
-            self._remember(checkpoint, measured, basis, described)
-        ok = passed(verdicts)
-        self._main(lambda: self._move_refs(stage.name, checkpoint, ok))
-        self.observer.stage_judged(stage.name, list(described), ok)
-        return ok
-
-    def _remembered(
-        self, name: str, checkpoint: str, basis: str, measure: Callable[[], Measured]
-    ) -> tuple[Measured, Result | None]:
-        """What was measured on the same basis before, with its record; else what is measured now, without one."""
-        newest = next(reversed(self.store.results(f"measured:{checkpoint}")), None)
-        if newest is not None and newest.environment.get("basis") == basis:
-            return Measured.of(newest), newest
-        self.observer.note(f"measuring {name}")
-        with self.watch("gates"):
-            return measure(), None
-
-    def _remember(
-        self, checkpoint: str, measured: Measured, basis: str, verdicts: tuple[dict[str, Any], ...] = ()
-    ) -> None:
-        key = f"measured:{checkpoint}"
-        result = Result(
-            key=key,
-            checkpoint=checkpoint,
-            measurements={name: value.to_json() for name, value in measured.measurements.items()},
-            verdicts=verdicts,
-            environment={"basis": basis, "answers": measured.answers_json()},
-            recorded_at=_now(),
-        )
-        self._main(lambda: self.store.add_result(key, result))
-
-    def _move_refs(self, name: str, checkpoint: str, ok: bool) -> None:
-        """`<stage>` points at the newest checkpoint whose gates passed, `failed/<stage>` at the newest that did not."""
-        ref, why = (name, "every gate passed") if ok else (f"failed/{name}", "a gate did not pass")
-        old = self.store.refs().get(ref)
-        if old != checkpoint:
-            self.store.set_ref(ref, checkpoint, old=old, why=why)
-
-    def _basis(self, stages: list[str]) -> str:
-        """Digest of what measurements rest on besides the weights: suite and held-out data of some stages."""
-        probes = self.recipe.probes.model_dump(mode="json") if self.recipe.probes else None
-        return digest_json(
-            {
-                "probes": self.facts.contract["probes"],
-                "settings": probes,
-                "holdouts": {name: self.facts.prepared[name].digest for name in stages},
-                "code": CODE,
-            }
-        )
-
-    def _measured(self, checkpoint: str | None) -> Measured:
-        if checkpoint is not None and checkpoint == self.base:
-            return self._base_measured(checkpoint)
-        results = self.store.results(f"measured:{checkpoint}") if checkpoint else []
-        return Measured.of(results[-1]) if results else Measured(measurements={})
-
-    def _base_measured(self, checkpoint: str) -> Measured:
-        """What the base model can do before the first stage, for gates on what may be lost."""
-        workspace, facts = self.workspace, self.facts
-        device = workspace.accelerator.device
-        basis = self._basis([stage.name for stage in self.recipe.stages])
-
-        def measure() -> Measured:
-            policy = load_policy(self.store, checkpoint, device=device, precision=workspace.precision)
-            holdouts, probes = self._holdouts(self.recipe.stages), self._suites(self.recipe.stages)
-            return policy_measurements(policy, facts.tokenizer, device, own="base", holdouts=holdouts, probes=probes)
-
-        measured, newest = self._remembered("base", checkpoint, basis, measure)
-        if newest is None:
-            self._remember(checkpoint, measured, basis)
-        return measured
-
-    def _measure(self, stage: Stage, checkpoint: str, parent: str | None, reward: str | None) -> Measured:
-        workspace, facts = self.workspace, self.facts
-        device = workspace.accelerator.device
-        where: dict[str, Any] = {"device": device, "precision": workspace.precision}
-        if isinstance(stage, Reward):
-            model = load_reward(self.store, checkpoint, **where)
-            return reward_measurements(model, facts.tokenizer, device, facts.prepared[stage.name].holdout)
-        policy = load_policy(self.store, checkpoint, **where)
-        line = self.recipe.stages[: self.recipe.stages.index(stage) + 1]
-        probes = self._suites(line)
-        measured = policy_measurements(
-            policy, facts.tokenizer, device, own=stage.name, holdouts=self._holdouts(line), probes=probes
-        )
-        if stage is pretraining(self.recipe):
-            spent = {EXCESS_COMPUTE: excess_measurement(planned_run(self.recipe, facts.contract["stages"]))}
-            return Measured(measurements=measured.measurements | spent, answers=measured.answers)
-        if not isinstance(stage, Align):
-            return measured
-        assert reward is not None
-        assert parent is not None
-        subjects = AlignmentSubjects(
-            reference=load_policy(self.store, parent, **where),
-            reward=load_reward(self.store, reward, **where),
-            prompts=facts.prepared[stage.name].holdout,
-            ppo=stage.ppo,
-            seed=self.recipe.seed,
-            parent_answers=self._measured(parent).answers,
-        )
-        aligned = alignment_measurements(
-            policy, measured.answers, facts.tokenizer, device, subjects, probes.asked if probes else None
-        )
-        return Measured(measurements=measured.measurements | aligned, answers=measured.answers)
-
-    def _suites(self, line: Sequence[Stage]) -> Suites | None:
-        """The probe suite as it can be asked after these stages."""
-        if self.facts.suite is None or self.recipe.probes is None:
-            return None
-        has_chat = self.recipe.base is not None or any(not isinstance(s, Pretrain | Reward) for s in line)
-        return Suites(suite=self.facts.suite, settings=self.recipe.probes, chat=has_chat)
-
-    def _holdouts(self, line: Sequence[Stage]) -> dict[str, tuple[Any, int]]:
-        return {
-            s.name: (self.facts.prepared[s.name].holdout, s.context) for s in line if s.kind in ("pretrain", "finetune")
-        }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")

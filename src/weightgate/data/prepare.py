@@ -7,9 +7,7 @@ depends on. A prepared folder that is not exactly what was written is thrown awa
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from weightgate.contract.census import Census, Kind
 from weightgate.data.records import Conversation, Document, Preference
+from weightgate.data.rows import META_FILE as ROWS_META
 from weightgate.data.rows import PairRows, PairWriter, RowWriter, TokenRows
 from weightgate.data.sources import (
     Skipped,
@@ -40,9 +39,10 @@ from weightgate.data.writing import (
 )
 from weightgate.errors import CorruptError, DataError
 from weightgate.recipe import Source
-from weightgate.store.digest import digest_json
+from weightgate.store.digest import digest_file, digest_json
+from weightgate.store.fs import LocalFs, disk_errors, is_orphan, temporary_name
 
-VERSION = 1
+VERSION = 2
 """Part of every cache key; raised when the same input would be prepared differently."""
 
 META_FILE = "prepared.json"
@@ -128,17 +128,25 @@ def _prepare(
     with suppress(CorruptError):
         return _open(folder, open_rows)
     shutil.rmtree(folder, ignore_errors=True)
-    temporary = request.cache / f"unfinished-{os.getpid()}-{uuid.uuid4().hex}"
+    temporary = request.cache / temporary_name()
     try:
         before = _stamps(request)
-        census = _write(request, kind, read, write, new_writer, temporary)
-        if _stamps(request) != before:
-            raise DataError("a source changed while it was read", mend="run the same command again")
-        (temporary / META_FILE).write_text(json.dumps(census.to_json()), encoding="utf-8")
-        _publish(temporary, folder)
+        with disk_errors(LocalFs(), request.cache):
+            _sweep(request.cache)
+            census = _write(request, kind, read, write, new_writer, temporary)
+            if _stamps(request) != before:
+                raise DataError("a source changed while it was read", mend="run the same command again")
+            _write_meta(temporary, census)
+            _publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return _open(folder, open_rows)
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what processes that were killed left half-written."""
+    for name in filter(is_orphan, LocalFs().names(cache)):
+        shutil.rmtree(cache / name, ignore_errors=True)
 
 
 def cache_key(request: Request, kind: Kind) -> str:
@@ -186,11 +194,29 @@ def _write(
         )
 
 
-def _open(folder: Path, open_rows: Callable[[Path], Rows]) -> Prepared[Rows]:
+def _write_meta(folder: Path, census: Census) -> None:
+    """Write the census, with the digests of all that describes the rows: each of these files holds those of its own."""
+    files = {str(path.relative_to(folder)): digest_file(path) for path in sorted(folder.rglob(ROWS_META))}
+    meta: dict[str, Any] = {"census": census.to_json(), "files": files}
+    text = json.dumps(meta | {"digest": digest_json(meta)}, indent=1)
+    (folder / META_FILE).write_text(text, encoding="utf-8")
+
+
+def _read_meta(folder: Path) -> Census:
+    """Read what `_write_meta` wrote. Raises `CorruptError` for anything else."""
     try:
-        census = Census.from_json(json.loads((folder / META_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
+        claimed = meta.pop("digest")
+        damaged = [name for name, digest in meta["files"].items() if digest_file(folder / name) != digest]
+        if digest_json(meta) != claimed or damaged:
+            raise ValueError(f"{damaged[0] if damaged else META_FILE} is not what was written")
+        return Census.from_json(meta["census"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorruptError("the prepared data cannot be read", where=folder.name, found=str(error)) from None
+
+
+def _open(folder: Path, open_rows: Callable[[Path], Rows]) -> Prepared[Rows]:
+    census = _read_meta(folder)
     train, holdout = open_rows(folder / "train"), open_rows(folder / "holdout")
     return Prepared(train=train, holdout=holdout, census=census, digest=digest_json([train.digest, holdout.digest]))
 
@@ -205,7 +231,7 @@ def _publish(temporary: Path, folder: Path) -> None:
 
 
 def _stamps(request: Request) -> list[tuple[int, int]]:
-    """Size and time of each file, to notice an edit between hashing and reading."""
+    """Size and time of each file that is there, to notice an edit between hashing and reading."""
     paths = [request.root / source.path for source in request.sources if source.path is not None]
-    stats = [path.stat() for path in paths]
+    stats = [path.stat() for path in paths if path.exists()]
     return [(stat.st_size, stat.st_mtime_ns) for stat in stats]

@@ -22,6 +22,10 @@ from weightgate.store.fs import Fs, disk_errors, make_durable_folder, publish_te
 
 Clock = Callable[[], float]
 
+MEND_DAMAGE = (
+    "weightgate verify names all damage; weightgate build --restart makes it again, which gives the same bytes"
+)
+
 
 @dataclass(kw_only=True)
 class Shelf:
@@ -90,7 +94,7 @@ class Shelf:
                 where=str(self.path(digest)),
                 expected=digest,
                 found=found,
-                mend="run the stage that made it again: storing the same bytes replaces the damaged copy",
+                mend=MEND_DAMAGE,
             )
         return data
 
@@ -178,5 +182,5 @@ class Shelf:
         return StoreError(
             f"{digest} is not in the store",
             where=str(self.root),
-            mend="run the stage that made it again, or copy the object from another store",
+            mend=MEND_DAMAGE,
         )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from weightgate.errors import StoreError
 from weightgate.store.digest import Buffer, canonical_json, digest_bytes, is_digest, json_bytes
 
 SCHEMA = 1
+
+MEASURED = "measured:"
+"""Beginning of the keys of results that say how a checkpoint was measured and judged."""
 
 PART_BYTES = 64 * 1024 * 1024
 """A larger tensor is kept in parts of this size, so that reading, hashing and copying can go on in pieces."""
@@ -174,6 +178,20 @@ class Result:
         if not isinstance(result.key, str) or not is_digest(str(result.checkpoint)):
             raise StoreError("not a result", found=f"key {result.key!r}, checkpoint {result.checkpoint!r}")
         return result
+
+
+def measured_key(checkpoint: str) -> str:
+    """The key under which what was measured on a checkpoint, and how its gates judged it, is kept."""
+    return f"{MEASURED}{checkpoint}"
+
+
+def recording_time(earlier: Sequence[Result]) -> str:
+    """Now, as `recorded_at` has it; but after the earlier results of the key even where the clock was set back."""
+    now = datetime.now(UTC)
+    newest = max((result.recorded_at for result in earlier), default="")
+    if newest >= (told := now.isoformat(timespec="microseconds")):
+        return (datetime.fromisoformat(newest) + timedelta(microseconds=1)).isoformat(timespec="microseconds")
+    return told
 
 
 def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:

@@ -8,6 +8,7 @@ that is not a tensor goes as JSON into the header. Nothing here is a pickle.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -78,11 +79,13 @@ def read_newest(folder: Path, *, fs: Fs | None = None) -> ResumePoint | None:
 
 
 def clear(folder: Path, *, fs: Fs | None = None) -> None:
-    """Remove every resume point of a stage that is done."""
+    """Remove every resume point of a stage that is done, and the folder."""
     disk = fs or LocalFs()
     for point in _points(disk, folder):
         disk.unlink(point.path)
     _sweep(disk, folder)
+    with contextlib.suppress(OSError):  # not there, or not empty: then it is not ours alone
+        disk.remove_folder(folder)
 
 
 def _points(fs: Fs, folder: Path) -> list[_Point]:

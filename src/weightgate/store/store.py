@@ -19,11 +19,13 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from weightgate.errors import CorruptError, StoreError
 from weightgate.store.collect import GRACE_SECONDS, TRASH_SECONDS, Collected, collect, sweep_temporaries
-from weightgate.store.digest import ALGORITHM, Buffer, canonical_json, file_chunks, is_digest
+from weightgate.store.digest import ALGORITHM, Buffer, canonical_json, digest_json, file_chunks, is_digest
 from weightgate.store.fs import Fs, LocalFs, disk_errors, make_durable_folder, publish_temporary, write_temporary
 from weightgate.store.index import CHECKPOINTS_LIKE, RESULTS_BY_CHECKPOINT, RESULTS_BY_KEY, Index
 from weightgate.store.journal import Journal, RefMove, history
@@ -61,9 +63,11 @@ class Store:
             make_durable_folder(disk, folder)
         for name in ("objects", "manifests", "results"):
             make_durable_folder(disk, root / name / ALGORITHM)
-        about = {"format": FORMAT, "hash": "blake3", "id": secrets.token_hex(16)}
-        temporary = write_temporary(disk, root / "tmp", (canonical_json(about),))
-        publish_temporary(disk, temporary, root / "store.json")
+        if "store.json" not in disk.names(root):  # a store that may only be read can be opened all the same
+            about = {"format": FORMAT, "hash": "blake3", "id": secrets.token_hex(16)}
+            about["digest"] = digest_json(about)
+            temporary = write_temporary(disk, root / "tmp", (canonical_json(about),))
+            publish_temporary(disk, temporary, root / "store.json")
         return cls.open(root, fs=fs, index=index, clock=clock)
 
     @classmethod
@@ -216,6 +220,24 @@ class Store:
         """Remove the temporaries of processes of this host that are gone; return how many bytes that freed."""
         return sweep_temporaries(self.fs, self.root, dry_run=False)
 
+    def discard_damaged_results(self) -> list[str]:
+        """Move results whose bytes changed to the trash, and return their digests; what they told must be found again.
+
+        Nothing can give them back: times and costs are never the same twice.
+        """
+        damaged = [each for each in self.result_records.digests() if not self._is_readable(each)]
+        today = datetime.fromtimestamp(self.clock(), UTC).date().isoformat()
+        for digest in damaged:
+            self.result_records.discard(digest, today)
+        return damaged
+
+    def _is_readable(self, result: str) -> bool:
+        try:
+            self.read_result(result)
+        except (CorruptError, ValueError):
+            return False
+        return True
+
     def rebuild_index(self) -> None:
         """Throw the index away and build it again from the files."""
         self._index.clear()
@@ -295,6 +317,18 @@ def _check_format(fs: Fs, path: Path) -> None:
             expected=f"format {FORMAT}",
             found=f"format {about.get('format') if isinstance(about, dict) else about!r}",
             mend="update weightgate",
+        )
+    _check_unchanged(about, path)
+
+
+def _check_unchanged(about: dict[str, Any], path: Path) -> None:
+    """Raise `CorruptError` where store.json is not what was written. The first stores had no digest in theirs."""
+    claimed = about.get("digest")
+    if claimed is not None and claimed != digest_json({name: about[name] for name in about if name != "digest"}):
+        raise CorruptError(
+            "store.json is not what was written",
+            where=str(path),
+            mend="remove it: the next weightgate build writes a new one",
         )
 
 

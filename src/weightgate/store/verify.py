@@ -13,7 +13,8 @@ from weightgate.store.journal import Journal
 from weightgate.store.objects import Shelf
 from weightgate.store.records import Manifest, Result
 
-_BUILD_AGAIN = "build the stage that made it again: storing the same bytes replaces the damaged copy"
+_BUILD_AGAIN = "weightgate build --restart makes it again, which gives the same bytes"
+_TELL_AGAIN = "weightgate build --restart puts it aside and finds again what it told"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def _read_manifests(shelf: Shelf) -> tuple[dict[str, Manifest], list[Problem]]:
         try:
             readable[digest] = Manifest.from_json(json.loads(shelf.read(digest)))
         except (StoreError, ValueError) as error:
-            problems.append(_unreadable(digest, "checkpoint", error))
+            problems.append(_unreadable(digest, "checkpoint", error, _BUILD_AGAIN))
     return readable, problems
 
 
@@ -79,7 +80,7 @@ def _check_results(shelf: Shelf, readable: dict[str, Manifest]) -> Iterator[Prob
         try:
             result = Result.from_json(json.loads(shelf.read(digest)))
         except (StoreError, ValueError) as error:
-            yield _unreadable(digest, "result", error)
+            yield _unreadable(digest, "result", error, _TELL_AGAIN)
             continue
         if result.checkpoint not in readable:
             yield Problem(
@@ -118,6 +119,6 @@ def _hash_or_reason(hash_of: Callable[[str], str], digest: str) -> str:
     return found if found == digest or not is_digest(found) else f"its bytes hash to {found[:15]}"
 
 
-def _unreadable(digest: str, kind: str, error: Exception) -> Problem:
+def _unreadable(digest: str, kind: str, error: Exception, mend: str) -> Problem:
     what = f"this {kind} cannot be read: {str(error).splitlines()[0]}"
-    return Problem(digest=digest, what=what, mend=_BUILD_AGAIN)
+    return Problem(digest=digest, what=what, mend=mend)
