@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightgate.errors import DataError
-from weightgate.plan.fit import diagnosis
+from weightgate.plan.fit import diagnosis, profile
 from weightgate.plan.fit.fitting import bootstrap, fit
 from weightgate.plan.fit.forecast import forecast, refits
 from weightgate.plan.fit.forms import CHINCHILLA, COUPLED, FORMS, KAPLAN, TIED, Form, curvature, log_loss, predict
@@ -244,7 +244,10 @@ def test_warnings_about_a_poor_design() -> None:
     assert diagnosis.correlation_finding(made_runs(ratios=(15.0, 20.0, 30.0))).severity == "warn"
     flat = made_runs(Constants(A=30.0, B=60.0, E=0.001, alpha=0.12, beta=0.15), noise=0.01)
     fitted = fit(flat, CHINCHILLA)
-    assert diagnosis.floor_finding(flat, fitted, bootstrap(flat, CHINCHILLA, draws=50)).severity == "warn"
+    finding = diagnosis.floor_finding(
+        flat, fitted, bootstrap(flat, CHINCHILLA, draws=50), profile.profile(flat, fitted, "E")
+    )
+    assert finding.severity == "warn"
 
 
 def test_fits_that_mean_nothing_are_called_so() -> None:
@@ -269,6 +272,6 @@ def test_an_answer_has_intervals_for_everything_and_saves_its_law(tmp_path: Path
     assert float(TRUTH.loss(1e10, 2e11)) == pytest.approx(ahead["loss"], rel=0.02)
     assert ahead["seconds"]["value"] == pytest.approx(2e11 * (1e-6 + 6e10 / 1e14), rel=1e-4)
     assert set(answer.numbers["forms"]) == {form.name for form in FORMS}
-    assert {"value", "95 %, by run", "95 %, by cluster"} <= {
+    assert {"value", "95 %, by run", "95 %, by cluster", "95 %, by likelihood"} <= {
         column["name"] for block in answer.page.to_json()["blocks"] for column in block.get("columns", ())
     }

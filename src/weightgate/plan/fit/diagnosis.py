@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from weightgate.plan.fit.fitting import Fit, fit, frame_of
 from weightgate.plan.fit.forms import Floats
 from weightgate.plan.fit.polish import huber
+from weightgate.plan.fit.profile import Profile
 from weightgate.plan.fit.runs import Runs
 from weightgate.plan.laws.loss import Constants, LossLaw
 from weightgate.plan.spread import interval
@@ -32,12 +33,12 @@ _FLAT_E = 0.02
 """Share of the smallest loss below which an irreducible loss counts as none."""
 
 
-def diagnose(runs: Runs, fitted: Fit, draws: Constants) -> list[Finding]:
+def diagnose(runs: Runs, fitted: Fit, draws: Constants, profiled: Mapping[str, Profile]) -> list[Finding]:
     """Everything that a look at the fit can find, the worst first."""
     checks: tuple[Callable[[], Finding], ...] = (
         lambda: scale_finding(runs, fitted),
         lambda: starts_finding(fitted),
-        lambda: floor_finding(runs, fitted, draws),
+        lambda: floor_finding(runs, fitted, draws, profiled.get("E")),
         lambda: decades_finding(runs),
         lambda: correlation_finding(runs),
         lambda: outliers_finding(runs, fitted),
@@ -84,19 +85,29 @@ def starts_finding(fitted: Fit) -> Finding:
     return Finding(severity="pass", headline=f"all {len(fitted.starts)} starts moved, and ended at one optimum")
 
 
-def floor_finding(runs: Runs, fitted: Fit, draws: Constants) -> Finding:
-    """An irreducible loss that the runs do not determine."""
-    if "e" not in fitted.form.free:
+def floor_finding(runs: Runs, fitted: Fit, draws: Constants, profiled: Profile | None) -> Finding:
+    """An irreducible loss that the runs do not determine, by either of its intervals."""
+    if profiled is None:
         return Finding(severity="note", headline=f"the form {fitted.form.name} has no irreducible loss")
     low, high = interval(draws.E)
-    words = f"E is {float(fitted.constants.E):.3g} {runs.unit}, 95 % interval {low:.3g} to {high:.3g}"
-    if low < _FLAT_E * runs.loss.min():
-        return Finding(
-            severity="warn",
-            headline=f"the irreducible loss is not determined: {words}",
-            detail="Forecasts far beyond the data hang on it. Runs of more compute would tell.",
-        )
-    return Finding(severity="pass", headline=words)
+    words = (
+        f"E is {float(fitted.constants.E):.3g} {runs.unit}, 95 % interval {low:.3g} to {high:.3g} by bootstrap, "
+        f"{profiled.low:.3g} to {profiled.high:.3g} by likelihood"
+    )
+    nothing = _FLAT_E * runs.loss.min()
+    if profiled.open_low and profiled.open_high:
+        what = "the likelihood is flat in E: the runs fit any irreducible loss"
+    elif profiled.open_low or profiled.low < nothing:
+        what = "the likelihood allows an irreducible loss of 0"
+    elif low < nothing:
+        what = "the irreducible loss is not determined"
+    else:
+        return Finding(severity="pass", headline=words)
+    return Finding(
+        severity="warn",
+        headline=f"{what}; {words}",
+        detail="Forecasts far beyond the data hang on it. Runs of more compute would tell.",
+    )
 
 
 def decades_finding(runs: Runs) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from weightgate.plan.fit.diagnosis import claim_finding, diagnose
 from weightgate.plan.fit.fitting import DRAWS, Fit, bootstrap, fit
 from weightgate.plan.fit.forecast import LEVEL, Forecast, forecast, nearly_as_good, refits
 from weightgate.plan.fit.holdout import HeldOut, compare
+from weightgate.plan.fit.profile import CHI_SQUARED_95, Profile, profiles
 from weightgate.plan.fit.runs import Runs
 from weightgate.plan.fit.timing import forecast_seconds
 from weightgate.plan.laws.loss import Constants, LossLaw
@@ -30,6 +31,7 @@ from weightgate.report.page import (
     Findings,
     Headline,
     LineChart,
+    Mark,
     Page,
     Section,
     Series,
@@ -52,6 +54,7 @@ class Fitted:
     compared: tuple[HeldOut, ...]
     drawn: dict[str, Constants]
     by_cluster: Constants | None
+    profiled: Mapping[str, Profile]
 
     @property
     def best(self) -> Fit:
@@ -80,13 +83,15 @@ def fit_runs(runs: Runs, *, draws: int = DRAWS, seed: int = 0) -> Fitted:
     """Fit every form, choose by hold-out, and draw again."""
     compared = compare(runs)
     best = compared[0].form
+    fits = {each.form.name: fit(runs, each.form) for each in compared}
     clustered = len(set(runs.clusters)) < len(runs) and len(set(runs.clusters)) > best.num_free
     return Fitted(
         runs=runs,
-        fits={each.form.name: fit(runs, each.form) for each in compared},
+        fits=fits,
         compared=compared,
         drawn=refits(runs, compared, draws=draws, seed=seed),
         by_cluster=bootstrap(runs, best, by_cluster=True, draws=draws, seed=seed) if clustered else None,
+        profiled=profiles(runs, fits[best.name]),
     )
 
 
@@ -103,7 +108,7 @@ def fit_answer(fitted: Fitted, *, point: tuple[float, float] | None = None, clai
         point = float(best[0]), float(best[1])
     ahead = forecast(runs, fitted.compared, fitted.drawn, np.array([point[0]]), np.array([point[1]]))
     seconds = forecast_seconds(runs, *point)
-    found = diagnose(runs, fitted.best, fitted.drawn[fitted.best.form.name])
+    found = diagnose(runs, fitted.best, fitted.drawn[fitted.best.form.name], fitted.profiled)
     found = [*(claim_finding(runs, fitted.best, claim) for claim in claims), *found]
     found = [*(Finding(severity="note", headline=note) for note in runs.notes), *found]
     blocks: list[Block | Section] = [
@@ -112,6 +117,7 @@ def fit_answer(fitted: Fitted, *, point: tuple[float, float] | None = None, clai
         _constants_table(fitted),
         Findings(title="What to know before believing it", findings=tuple(found)),
         _fit_chart(fitted),
+        *([_floor_chart(fitted.profiled["E"], runs.unit)] if "E" in fitted.profiled else []),
         isoflop_chart(law, float(6 * point[0] * point[1]), point),
         frontier_chart(law, float(6 * point[0] * point[1]), point),
     ]
@@ -137,6 +143,7 @@ def _numbers(fitted: Fitted, ahead: Forecast, seconds: Measurement, found: Seque
         },
         "intervals_95": _intervals(fitted.drawn[fitted.best.form.name]),
         "intervals_95_by_cluster": _intervals(fitted.by_cluster) if fitted.by_cluster else None,
+        "intervals_95_by_profile": {name: _profile_json(each) for name, each in fitted.profiled.items()},
         "forecast": {
             "parameters": float(ahead.parameters[0]),
             "tokens": float(ahead.tokens[0]),
@@ -146,6 +153,10 @@ def _numbers(fitted: Fitted, ahead: Forecast, seconds: Measurement, found: Seque
         },
         "findings": [finding.to_json() for finding in found],
     }
+
+
+def _profile_json(profiled: Profile) -> dict[str, Any]:
+    return {"low": profiled.low, "high": profiled.high, "open": [profiled.open_low, profiled.open_high]}
 
 
 def _intervals(draws: Constants) -> dict[str, list[float]]:
@@ -208,18 +219,29 @@ def _constants_table(fitted: Fitted) -> Table:
     by_cluster = _intervals(fitted.by_cluster) if fitted.by_cluster else None
     columns = [Column(name="constant"), *(Column(name=n, align="right") for n in ("value", "95 %, by run"))]
     columns += [Column(name="95 %, by cluster", align="right")] if by_cluster else []
+    columns.append(Column(name="95 %, by likelihood", align="right"))
     rows = []
     for name in _NAMES:
         value = float(getattr(fitted.best.constants, name))
         cells = [name, f"{value:.6g}", _ends(by_run[name])]
-        rows.append(tuple(cells + ([_ends(by_cluster[name])] if by_cluster else [])))
+        cells += [_ends(by_cluster[name])] if by_cluster else []
+        rows.append((*cells, _profile_ends(fitted.profiled.get(name))))
     draws = len(np.atleast_1d(fitted.drawn[fitted.best.form.name].A))
     return Table(
         title=f"Constants of {fitted.best.form.name}",
         columns=tuple(columns),
         rows=tuple(rows),
-        caption=f"L = E + (A N^-alpha + B D^-beta)^k; {draws} refits to runs drawn again, each from its own start.",
+        caption=f"L = E + (A N^-alpha + B D^-beta)^k; {draws} refits to runs drawn again, each from its own start; "
+        "by likelihood: one constant held, all others at their best.",
     )
+
+
+def _profile_ends(profiled: Profile | None) -> str:
+    """The interval; an end that the runs leave open is marked."""
+    if profiled is None:
+        return ""
+    low = "0" if profiled.open_low else f"{profiled.low:.4g}"
+    return f"{low} to {'any' if profiled.open_high else f'{profiled.high:.4g}'}"
 
 
 def _ends(ends: list[float]) -> str:
@@ -246,6 +268,20 @@ def _fit_chart(fitted: Fitted) -> LineChart:
         ),
         caption=f"{fitted.best.form.name}; largest residual "
         f"{math.expm1(float(np.abs(fitted.best.residuals).max())):.1%}.",
+    )
+
+
+def _floor_chart(profiled: Profile, unit: str) -> LineChart:
+    """How much worse the runs are explained with each irreducible loss."""
+    cut = 4 * CHI_SQUARED_95
+    shown = tuple((value, deviance) for value, deviance in profiled.points if deviance <= cut)
+    return LineChart(
+        title="How well the irreducible loss is known",
+        x=Axis(label=f"E ({unit})"),
+        y=Axis(label="twice the fall of the log-likelihood"),
+        series=(Series(name="all other constants at their best", points=shown),),
+        y_marks=(Mark(at=CHI_SQUARED_95, label="95 %"),),
+        caption="Flat: the runs say nothing about it.",
     )
 
 
