@@ -9,7 +9,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="the counts are compared with real networks")
 from peft import LoraConfig, get_peft_model  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    DynamicCache,
+)
 
 from weightgate.errors import ModelError  # noqa: E402
 from weightgate.plan import flops  # noqa: E402
@@ -90,7 +95,24 @@ def test_reward_parameters_equal_a_sequence_classifier() -> None:
     assert flops.reward_parameters(read_shape(VARIANTS[0])) == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("config", [VARIANTS[0], VARIANTS[4], VARIANTS[9], VARIANTS[10]], ids=lambda c: c["model_type"])
+COUNTED = [
+    {"model_type": family, **SMALL, "head_dim": 16, "num_key_value_heads": key_values, "tie_word_embeddings": tied}
+    for family in ("llama", "qwen3", "gemma", "gemma2", "gemma3_text")
+    for key_values in (1, 2, 4)
+    for tied in (True, False)
+] + [VARIANTS[10]]
+"""Every family, with grouped, multi-query and plain attention, with and without a head of its own."""
+
+
+def said(config: dict[str, Any]) -> str:
+    head = "tied" if config.get("tie_word_embeddings") else "head"
+    return f"{config['model_type']}-{config.get('num_key_value_heads')}-{head}"
+
+
+FAMILY_OF_EACH = [next(each for each in COUNTED if each["model_type"] == f) for f in ("llama", "qwen3", "gemma3_text")]
+
+
+@pytest.mark.parametrize("config", COUNTED, ids=said)
 def test_forward_and_training_flops_agree_with_the_counter(config: dict[str, Any]) -> None:
     torch.manual_seed(0)
     rows, context = 2, 48
@@ -101,16 +123,51 @@ def test_forward_and_training_flops_agree_with_the_counter(config: dict[str, Any
     assert rows * context * per_token.training == pytest.approx(training, rel=0.01)
 
 
-def test_reward_flops_agree_with_the_counter() -> None:
-    model = network(VARIANTS[0], auto=AutoModelForSequenceClassification, num_labels=1).eval()
+@pytest.mark.parametrize("config", FAMILY_OF_EACH, ids=said)
+def test_reward_flops_agree_with_the_counter(config: dict[str, Any]) -> None:
+    model = network(config, auto=AutoModelForSequenceClassification, num_labels=1).eval()
     counted = counted_flops(model, 2, 48, backward=True)
-    assert 2 * 48 * flops.reward_training_flops(read_shape(VARIANTS[0]), 48) == pytest.approx(counted, rel=0.01)
+    assert 2 * 48 * flops.reward_training_flops(read_shape(config), 48) == pytest.approx(counted, rel=0.01)
+
+
+def rollout_flops(model: Any, prompt: int, completion: int) -> int:
+    """FLOPs of sampling one completion with a cache of keys and values, the head only where a token is drawn."""
+    ids = torch.randint(3, 160, (1, prompt))
+    cache = DynamicCache(config=model.config)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for _ in range(completion):
+            logits = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            ids = logits[:, -1:].argmax(dim=-1)
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("config", FAMILY_OF_EACH, ids=said)
+def test_an_episode_of_ppo_agrees_with_the_counter_pass_by_pass(config: dict[str, Any]) -> None:
+    prompt, completion = 6, 58
+    policy, judge = (
+        network(config).eval(),
+        network(config, auto=AutoModelForSequenceClassification, num_labels=1).eval(),
+    )
+    found = flops.ppo_episode_flops(
+        read_shape(config), prompt_tokens=prompt, completion_tokens=completion, epochs=3, attention="full"
+    )
+    row = (1, prompt + completion)
+    judged = counted_flops(judge, *row, backward=False)
+    update = counted_flops(policy, *row, backward=True) + counted_flops(judge, *row, backward=True)
+    assert found.rollout == pytest.approx(rollout_flops(policy, prompt, completion), rel=0.01)
+    assert found.reference == pytest.approx(counted_flops(policy, *row, backward=False), rel=0.01)
+    assert (found.reward, found.value) == (pytest.approx(judged, rel=0.01), pytest.approx(judged, rel=0.01))
+    assert found.update == pytest.approx(3 * update, rel=0.01)
 
 
 @pytest.mark.parametrize(
     ("config", "targets"),
-    [(VARIANTS[0], "all-linear"), (VARIANTS[0], ["q_proj", "self_attn.v_proj"]), (VARIANTS[10], ["c_attn", "c_proj"])],
-    ids=str,
+    [
+        *((config, "all-linear") for config in FAMILY_OF_EACH),
+        *((config, ["q_proj", "self_attn.v_proj"]) for config in FAMILY_OF_EACH),
+        (VARIANTS[10], ["c_attn", "c_proj"]),
+    ],
+    ids=lambda part: said(part) if isinstance(part, dict) else "+".join(part) if isinstance(part, list) else part,
 )
 def test_adapter_counts_agree_with_peft_and_the_counter(config: dict[str, Any], targets: Any) -> None:
     adapter = Adapter(rank=4, targets=targets)

@@ -239,16 +239,18 @@ def ppo_episode_flops(
 ) -> PPOFlops:
     """FLOPs of one episode: one prompt, one completion, `epochs` passes over it.
 
-    The rollout is one forward pass over prompt and completion, since a key-value cache computes each token once; it
-    always counts causally, and the head only where a token is drawn. Reference, reward model and value model each read
-    the whole row once before the update. The update trains policy and value model on it `epochs` times.
+    The rollout is one forward pass over prompt and completion, since a key-value cache computes each token once, but
+    for the last one, which is never read; it always counts causally, and the head only where a token is drawn.
+    Reference, reward model and value model each read the whole row once before the update. The update trains policy and
+    value model on it `epochs` times.
     """
     length = prompt_tokens + completion_tokens
-    rollout = token_flops(shape, length, attention="causal")
+    read = max(1, length - 1)
+    rollout = token_flops(shape, read, attention="causal")
     policy = token_flops(shape, length, attention=attention)
     scored = token_flops(shape, length, attention=attention, head=False)
     return PPOFlops(
-        rollout=length * (rollout.matrices + rollout.attention) + completion_tokens * rollout.head,
+        rollout=read * (rollout.matrices + rollout.attention) + completion_tokens * rollout.head,
         reference=length * policy.forward,
         reward=length * scored.forward,
         value=length * scored.forward,
