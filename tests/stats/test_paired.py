@@ -19,6 +19,7 @@ from weightgate.stats import (
     conformal_p_value,
     e_benjamini_hochberg,
     e_from_p,
+    effect_behind,
     effect_size,
     false_alarm_rate,
     mcnemar,
@@ -100,6 +101,8 @@ def test_effect_sizes_and_what_would_have_been_seen() -> None:
     assert prompts_needed(0.28016) == 100
     assert prompts_needed(0) is None
     assert smallest_effect_seen(0) == math.inf
+    assert effect_behind(0.05, 100) == pytest.approx(0.1959964, abs=1e-6)
+    assert effect_behind(1.0, 100) == 0
 
 
 def test_clusters_are_averaged_in_their_order() -> None:

@@ -95,7 +95,7 @@ def style(text: str) -> list[float]:
     head, tail = text[:_HEAD_CHARACTERS], text[-_TAIL_CHARACTERS:]
     return [
         *_shape(text, found),
-        *(math.log1p(sum(1 for _ in pattern.finditer(text))) for _, pattern in _LAYOUT),
+        *(math.log1p(len(pattern.findall(text))) for _, pattern in _LAYOUT),
         *(text.count(mark) / total for _, mark in _MARKS),
         *(sum(map(counts.__getitem__, counts.keys() & lexicon)) / total for _, lexicon in _LEXICONS),
         *(float(pattern.search(head if part == "head" else tail) is not None) for _, pattern, part in _PHRASES),
@@ -112,7 +112,7 @@ def style_matrix(texts: Sequence[str]) -> np.ndarray:
 def _shape(text: str, found: list[str]) -> tuple[float, ...]:
     """Length, rhythm, repetition and alphabet of a completion: the first ten of `STYLE_FEATURES`."""
     total, size = max(len(found), 1), max(len(text), 1)
-    sentences = max(sum(1 for _ in _SENTENCE_END.finditer(text)), 1)
+    sentences = max(len(_SENTENCE_END.findall(text)), 1)
     opening = found[:_TYPE_TOKEN_WORDS]
     trigrams = list(zip(found, found[1:], found[2:], strict=False))
     capitals, digits = _capitals_and_digits(text)

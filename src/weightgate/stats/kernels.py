@@ -129,13 +129,13 @@ def spectrum(text: str) -> Floats:
     rest. The zero vector for an empty text.
     """
     data = np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8).astype(np.uint64)
-    counts = np.zeros(SPECTRUM_BUCKETS)
-    for size in SPECTRUM_GRAMS:
-        if data.size >= size:
-            grams = np.full(data.size - size + 1, size, dtype=np.uint64)
-            for offset in range(size):
-                grams = (grams << np.uint64(8)) | data[offset : data.size - size + 1 + offset]
-            counts += np.bincount((grams * _MULTIPLIER) >> np.uint64(52), minlength=SPECTRUM_BUCKETS)
+    grams, found = data, []
+    for size in range(2, min(max(SPECTRUM_GRAMS), data.size) + 1):
+        grams = (grams[:-1] << np.uint64(8)) | data[size - 1 :]
+        if size in SPECTRUM_GRAMS:
+            found.append(grams | np.uint64(size << 8 * size))
+    hashed = (np.concatenate(found) * _MULTIPLIER) >> np.uint64(52) if found else np.zeros(0, dtype=np.int64)
+    counts = np.bincount(hashed.astype(np.int64), minlength=SPECTRUM_BUCKETS).astype(np.float64)
     length = np.sqrt(counts.sum())
     return np.sqrt(counts) / length if length else counts
 
