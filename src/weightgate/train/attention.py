@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-_NAME = "weightgate_matmul"
+NAME = "weightgate_matmul"
+"""What `transformers` calls this attention by."""
 
 BLOCK = 64
 """Query positions of a block; more blocks skip more above the diagonal, smaller products run slower."""
@@ -24,7 +25,7 @@ BLOCK = 64
 
 def attention_for(device: torch.device) -> str:
     """Name of the attention that is fastest on `device`: plain products on CPU, SDPA elsewhere."""
-    return _NAME if device.type == "cpu" else "sdpa"
+    return NAME if device.type == "cpu" else "sdpa"
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -45,10 +46,11 @@ class _BlockAttention(torch.autograd.Function):
         blocks: tuple[tuple[int, int, int], ...],
     ) -> Tensor:
         batch, heads, rows, _ = query.shape
+        query = query if scale == 1.0 else query * scale
         mixed = query.new_empty(batch, rows, heads, value.shape[-1])
         kept = []
         for start, end, keys in blocks:
-            scores = _folded(query[:, :, start:end] * scale, key) @ key[:, :, :keys].transpose(2, 3)
+            scores = _folded(query[:, :, start:end], key) @ key[:, :, :keys].transpose(2, 3)
             if mask is not None:
                 scores.view(batch, heads, end - start, keys).add_(mask[:, :, start:end, :keys])
             weights = torch.softmax(scores, dim=-1)
@@ -71,7 +73,7 @@ class _BlockAttention(torch.autograd.Function):
             )
             part = _unfolded(slope_scores @ key[:, :, :keys], query)
             torch.mul(part, ctx.scale, out=slope_query[:, :, start:end])
-            to_key = slope_scores.transpose(2, 3) @ _folded(query[:, :, start:end] * ctx.scale, key)
+            to_key = slope_scores.transpose(2, 3) @ _folded(query[:, :, start:end], key)
             to_value = weights.transpose(2, 3) @ slope
             if slope_key is None or slope_value is None:
                 slope_key, slope_value = to_key, to_value
@@ -100,7 +102,7 @@ def _blocks(rows: int, keys: int, causal: bool) -> tuple[tuple[int, int, int], .
     return tuple((start, min(start + BLOCK, rows), min(start + BLOCK, rows)) for start in starts)
 
 
-def _attend(
+def attend(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -130,5 +132,5 @@ def _attend(
     return torch.cat(parts, dim=1), None
 
 
-AttentionInterface.register(_NAME, _attend)
-AttentionMaskInterface.register(_NAME, eager_mask)
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, eager_mask)

@@ -21,6 +21,7 @@ from weightgate.recipe import Architecture, Base
 from weightgate.store import TensorData
 from weightgate.train.attention import attention_for
 from weightgate.train.norms import quicken_norms
+from weightgate.train.rotary import quicken_attention
 from weightgate.train.sharding import storage_of, whole
 
 _TO_TORCH = {
@@ -107,6 +108,7 @@ def quickened(model: PreTrainedModel) -> PreTrainedModel:
     """The model with our quicker forms of what it computes, on the devices where they are quicker."""
     if model.device.type == "cpu":
         quicken_norms(model)
+        quicken_attention(model)
     return model
 
 
