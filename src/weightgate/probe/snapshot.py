@@ -11,7 +11,7 @@ from weightgate.errors import DataError
 from weightgate.probe.endpoint import Deliver, Question
 from weightgate.probe.probes import Probe
 from weightgate.probe.recording import Answered, Decoding, Header, Reply, Snapshot, TargetDescription, utc_now
-from weightgate.probe.snapshot_file import SnapshotWriter, load_snapshot
+from weightgate.probe.snapshot_file import SnapshotWriter, discard, discard_unbegun, load_snapshot
 from weightgate.probe.suites import Suite, suite_digest
 from weightgate.probe.targets import Target
 
@@ -122,10 +122,14 @@ def take_snapshot(
     known = _earlier(path, header, len(suite))
     if known is not None and known.complete:
         return known
-    answered = {} if known is None else {a.key: a for a in known.answers if a.reply.error is None}
-    questions = open_questions(suite, header.decoding.samples, answered)
     writer = SnapshotWriter.create(path, header, suite.probes) if known is None else SnapshotWriter.resume(path)
     with writer:
+        # Read again: another process may have gone on with it until this one had the file to itself.
+        known = known and load_snapshot(path)
+        if known is not None and known.complete:
+            return known
+        answered = {} if known is None else {a.key: a for a in known.answers if a.reply.error is None}
+        questions = open_questions(suite, header.decoding.samples, answered)
         account = _Account(writer, answered, len(suite) * header.decoding.samples, observer)
         asker.answer(questions, header.decoding, account.take)
         if account.is_complete:
@@ -159,10 +163,7 @@ class _Account:
 
 def _earlier(path: Path, header: Header, suite_length: int) -> Snapshot | None:
     """What is in the file already. Raises `DataError` where it was begun in another way."""
-    if not path.exists():
-        return None
-    if b"\n" not in path.read_bytes():
-        path.unlink()  # stopped while the header was written
+    if not path.exists() or discard_unbegun(path):
         return None
     known = load_snapshot(path)
     if replace(known.header, created_at=header.created_at) != header:
@@ -174,7 +175,7 @@ def _earlier(path: Path, header: Header, suite_length: int) -> Snapshot | None:
             mend="choose another file",
         )
     if len(known.probes) < suite_length:
-        path.unlink()  # stopped while the probes were written, before the first question
+        discard(path)  # stopped while the probes were written, before the first question
         return None
     return known
 

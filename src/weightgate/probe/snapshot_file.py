@@ -3,11 +3,13 @@
 A header, the probes as a suite file holds them, one line for each answer in the order in which they came, and a footer
 with the count of answers and the BLAKE3 digest of everything before it. Each answer is brought to disk before it counts
 as given, so a snapshot that was stopped goes on where it stopped; what a power cut leaves of a last line is dropped. A
-file without a footer is a snapshot that is not complete.
+file without a footer is a snapshot that is not complete. Who writes holds a lock on the file, which ends with his
+process.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -32,6 +34,7 @@ MAX_LINE_BYTES = 16 * 2**20
 
 _FOOTER_BYTES = 400
 _FOOTER_START = b'{"kind":"footer",'
+_HEADER_START = b'{"kind":"header",'
 
 Model = TypeVar("Model")
 
@@ -58,6 +61,33 @@ def is_finished(path: Path) -> bool:
     return bool(last) and last[0].startswith(_FOOTER_START)
 
 
+def discard_unbegun(path: Path) -> bool:
+    """Remove a file that holds nothing, or no more than a part of a header; returns whether it was one.
+
+    Raises `DataError` where another process is writing it, or where it cannot be removed.
+    """
+    lines = _lines(path)
+    is_part = len(lines) == 1 and not lines[0].endswith(b"\n") and _begins_header(lines[0])
+    if lines and not is_part:
+        return False
+    discard(path)
+    return True
+
+
+def discard(path: Path) -> None:
+    """Remove a snapshot. Raises `DataError` where another process is writing it, or where it cannot be removed."""
+    try:
+        with path.open("rb") as file:
+            _lock(file, path)
+            path.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _begins_header(line: bytes) -> bool:
+    return line.startswith(_HEADER_START) or _HEADER_START.startswith(line)
+
+
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write a whole snapshot, over whatever stood there; a footer only where it is complete."""
     lines = [*_opening_lines(snapshot.header, snapshot.probes), *map(_answer_line, snapshot.answers)]
@@ -81,17 +111,25 @@ class SnapshotWriter:
         except FileExistsError:
             raise DataError("the snapshot is there already", where=str(path), mend="choose another file") from None
         except OSError as error:
-            found = error.strerror or str(error)
-            raise DataError("the snapshot cannot be written", where=str(path), found=found) from None
+            raise _unwritable(path, error) from None
+        _lock(file, path)
         writer = cls(path, file)
         writer._add(_opening_lines(header, probes))
         return writer
 
     @classmethod
     def resume(cls, path: Path) -> SnapshotWriter:
-        """Go on with a file that `load_snapshot` reads and that has no footer yet, behind its last whole line."""
+        """Go on with a file that `load_snapshot` reads and that has no footer yet, behind its last whole line.
+
+        What was read before may be out of date: only from now on does nobody else write. Raises `DataError` where
+        another process does, or where the file cannot be written.
+        """
+        try:
+            file = path.open("r+b")
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        _lock(file, path)
         kept_bytes = sum(map(len, _whole(_lines(path))))
-        file = path.open("r+b")
         file.truncate(kept_bytes)
         file.seek(kept_bytes)
         return cls(path, file)
@@ -110,8 +148,7 @@ class SnapshotWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            found = error.strerror or str(error)
-            raise DataError("the snapshot cannot be written", where=str(self._path), found=found) from None
+            raise _unwritable(self._path, error) from None
 
     def __enter__(self) -> Self:
         return self
@@ -120,6 +157,21 @@ class SnapshotWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Keep others from writing; the lock goes with the file, however the process ends."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise DataError(
+            "another process is writing this snapshot", where=str(path), mend="let it finish, or choose another file"
+        ) from None
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    return DataError("the snapshot cannot be written", where=str(path), found=error.strerror or str(error))
 
 
 def _opening_lines(header: Header, probes: Sequence[Probe]) -> list[bytes]:
