@@ -28,6 +28,7 @@ def _asking_options(verb: Any) -> Any:
         click.option("--concurrency", type=click.IntRange(1, 256), help="Most questions open at a time; default: 8."),
         click.option("--budget", multiple=True, metavar="LIMIT", help="calls=N, tokens=N or money=AMOUNT; repeatable."),
         click.option("--price", type=(float, float), metavar="PROMPT COMPLETION", help="Of a million tokens each."),
+        click.option("--logprobs", type=click.IntRange(0, 20), help="Ask for so many log-probabilities of each token."),
         click.option("--dry-run", is_flag=True, help="Say what it would cost, and ask nothing."),
         recipe_option,
         json_option,
@@ -136,7 +137,8 @@ def _address(text: str, position: int, asked: dict[str, Any]) -> Any:
         model=own(asked["models"]),
         key_variable=own(asked["keys"]),
         recipe_path=asked["recipe_path"],
-        limits={name: asked[name] for name in ("concurrency", "budget", "price")},
+        find_checkpoint=_find_checkpoint,
+        limits={name: asked[name] for name in ("concurrency", "budget", "price", "logprobs")},
     )
 
 
@@ -180,6 +182,13 @@ def _show_forecasts(targets: dict[str, Any], inquiry: Any, file: Path | None, as
         show_page(forecast_page(forecasts), as_json=False)
 
 
+def _find_checkpoint(recipe_path: Path, ref: str) -> Any:
+    """Resolve a ref of a store; recipe and store are loaded here and not for an endpoint."""
+    from weightgate.probe.checkpoint_addresses import checkpoint_address
+
+    return checkpoint_address(recipe_path, ref)
+
+
 def _load_model(*arguments: Any) -> Any:
     """Make a checkpoint or folder ready to answer; torch is loaded here and not before."""
     from weightgate.probe.model_targets import load_model
@@ -203,3 +212,5 @@ def _tell_outcome(told: Any, as_json: bool) -> None:
         from weightgate.report.text import one_line
 
         click.echo(f"{told.state}: {one_line(told.message)}")
+        for problem in told.problems:
+            click.echo(f"error: {problem}", err=True)

@@ -17,6 +17,9 @@ from weightgate.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_PERHAPS_SECRET = ("url", "variable")
+"""Ends of keys in whose place people write a password or a key by mistake; their values are shown nowhere."""
+
 
 class StrictPart(BaseModel):
     """Base of every part of a file: immutable, no unknown keys, no silent conversion, no infinities."""
@@ -103,7 +106,8 @@ def _explain(
             mend=f"did you mean {near[0]!r}?" if near else f"remove {key!r}",
         )
     found = first.get("input")
-    shown = None if isinstance(found, dict | list) or first["type"] == "missing" else repr(found)[:200]
+    is_hidden = isinstance(found, dict | list) or first["type"] == "missing" or path.endswith(_PERHAPS_SECRET)
+    shown = None if is_hidden else repr(found)[:200]
     return error(first["msg"].removeprefix("Value error, ") + more, where=where, found=shown)
 
 

@@ -1,22 +1,35 @@
 """An endpoint on a real socket that does whatever the prompt says, badly behaved servers included.
 
-The last message is the script: `html`, `truncated`, `huge`, `slow`, `silent`, `redirect https://...`, `status 500`,
-`fail 2` (that many 500s first), `busy 2` (that many 429s with Retry-After), `echo` (the Authorization header),
-`raw {...}` (that body); anything else is answered by itself.
+The last message is the script: `html`, `truncated`, `utf8` (broken), `zip` (a bomb, compressed though not asked for),
+`huge`, `chunks` (without end), `heads` (headers without end), `reset` (in mid-body), `slow`, `silent`,
+`redirect https://...`, `status 500`, `fail 2` (that many 500s first), `busy 2` (that many 429s with Retry-After),
+`until 2` (the same with a date), `echo` (the Authorization header), `raw {...}` (that body); anything else is answered
+by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import socket
+import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 HUGE_BYTES = 100 * 2**20
+_BLOCK = b"x" * 2**16
+_FLOODS = {
+    "huge": (b"content-length: %d\r\n\r\n" % HUGE_BYTES, _BLOCK),
+    "chunks": (b"transfer-encoding: chunked\r\n\r\n", b"%x\r\n%s\r\n" % (len(_BLOCK), _BLOCK)),
+    "heads": (b"", b"x-one: " + b"x" * 1000 + b"\r\n"),
+}
 
 
 @dataclass(kw_only=True)
@@ -65,8 +78,13 @@ class ScriptedEndpoint:
                 writer.write(b" ")
                 await writer.drain()
                 await asyncio.sleep(0.05)
-        elif word == "huge":
-            await self._flood(writer)
+        elif word in _FLOODS:
+            await self._flood(writer, *_FLOODS[word])
+        elif word == "reset":
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n" + _completion("x")[:40])
+            await writer.drain()
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
         else:
             status, extra, content = self._reply(word, rest, script, headers)
             lines = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}", "server: scripted", *extra]
@@ -78,6 +96,13 @@ class ScriptedEndpoint:
             return 200, [], b"<html><body>Welcome</body></html>"
         if word == "truncated":
             return 200, [], _completion("x")[:40]
+        if word == "utf8":
+            return 200, [], _completion("x").replace(b"x", b"\xff\xfe\xc3")
+        if word == "zip":
+            return 200, ["content-encoding: gzip"], gzip.compress(b" " * 2**22)
+        if word == "until" and self.attempts[script] <= int(rest):
+            until = datetime.now(UTC) + timedelta(seconds=30)
+            return 429, [f"retry-after: {format_datetime(until, usegmt=True)}"], b"{}"
         if word == "redirect":
             return 307, [f"location: {rest}"], b""
         if word == "status":
@@ -92,9 +117,8 @@ class ScriptedEndpoint:
             return 200, [], rest.encode()
         return 200, ["x-ratelimit-remaining-requests: 9"], _completion(script)
 
-    async def _flood(self, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % HUGE_BYTES)
-        block = b"x" * 2**16
+    async def _flood(self, writer: asyncio.StreamWriter, head: bytes, block: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head)
         while self.bytes_sent < HUGE_BYTES:
             writer.write(block)
             await writer.drain()

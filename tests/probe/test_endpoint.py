@@ -117,6 +117,9 @@ def test_a_wait_that_the_endpoint_asks_for_is_kept_by_everybody(endpoint: Script
     run = Run(endpoint.url, max_concurrency=1)
     assert [reply.completion for reply in run.ask("busy 1", "next")] == ["busy 1", "next"]
     assert max(run.waits) == pytest.approx(7, abs=1)
+    dated = Run(endpoint.url)
+    assert [reply.completion for reply in dated.ask("until 1")] == ["until 1"]
+    assert max(dated.waits) == pytest.approx(30, abs=3)
     impatient = Run(endpoint.url, max_wait_seconds=3)
     [reply] = impatient.ask("busy 2")
     assert reply.error is not None
@@ -129,6 +132,11 @@ def test_a_wait_that_the_endpoint_asks_for_is_kept_by_everybody(endpoint: Script
     [
         ("html", {}, "not JSON"),
         ("truncated", {}, "not JSON"),
+        ("utf8", {}, "not JSON"),
+        ("zip", {"retries": 0}, "compressed, which was not asked for"),
+        ("reset", {"retries": 0}, "ReadError"),
+        ("heads", {"retries": 0}, "RemoteProtocolError"),
+        ("chunks", {"retries": 0}, "longer than 4,194,304 bytes"),
         ("silent", {"timeout_seconds": 0.2, "retries": 0}, "no answer within 0.2 s"),
         ("slow", {"timeout_seconds": 0.3, "retries": 0}, "no answer within 0.3 s"),
         ("status 500", {}, "status 500"),

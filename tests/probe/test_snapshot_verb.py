@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,9 +105,10 @@ def test_a_spent_budget_keeps_what_was_paid_for_and_the_same_command_goes_on(
 
 
 def test_a_hostile_endpoint_costs_only_the_answers_it_withholds(endpoint: ScriptedEndpoint, folder: Path) -> None:
-    bad = ["html", "truncated", "huge", "slow", "silent", "status 500", "busy 9", 'raw {"choices": []}', "raw [[["]
+    bad = ["html", "truncated", "utf8", "zip", "huge", "chunks", "heads", "reset", "slow", "silent"]
+    bad += ["status 500", "busy 9", "until 9", 'raw {"choices": []}', "raw [[["]
     write_prompts(folder, *[script for one in bad for script in (one, f"fine {one}")])
-    write_target(folder, endpoint.url, max_wait_seconds=0.1)
+    write_target(folder, endpoint.url, max_wait_seconds=0.1, timeout_seconds=2.0)
     done = run("target.yaml", "--prompts", "mine.jsonl", "--samples", "1", "--json", "-o", "s.jsonl")
     assert done.exit_code == 1, done.output
     told = json.loads(done.stdout)
@@ -199,3 +206,142 @@ def test_mistakes_are_json_where_json_is_asked_for(endpoint: ScriptedEndpoint, f
     assert done.exit_code == 2
     assert {"code", "what", "where"} <= json.loads(done.stdout)["error"].keys()
     assert run(*asked).stdout == ""
+
+
+def test_a_file_that_is_no_snapshot_is_never_removed(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    """Not even one without an end of line, such as other tools write."""
+    write_prompts(folder, "hello")
+    for content in (b'{"results": "the only copy"}', b"\x00\x01", b'[{"instruction": "a", "output": "b"}]'):
+        (folder / "results.json").write_bytes(content)
+        done = run(endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "-o", "results.json")
+        assert (done.exit_code, (folder / "results.json").read_bytes()) == (2, content), done.output
+    assert endpoint.requests == []
+
+
+def test_two_processes_cannot_write_one_snapshot(folder: Path) -> None:
+    write_prompts(folder, *map(str, range(20)))
+    with scripted_endpoint(latency_seconds=0.2) as endpoint:
+        arguments = [endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "--concurrency", "2", "-o", "s.jsonl"]
+        process = subprocess.Popen([sys.executable, "-m", "weightgate", "snapshot", *arguments], cwd=folder)
+        while len(endpoint.requests) < 4 and process.poll() is None:
+            time.sleep(0.01)
+        second = run(*arguments)
+        assert (second.exit_code, "another process is writing" in second.output) == (2, True)
+        process.kill()
+        process.wait()
+    assert len(load_snapshot(folder / "s.jsonl").answers) >= 2
+    with scripted_endpoint() as endpoint:
+        moved = [endpoint.url, *arguments[1:]]
+        assert "something else" in run(*moved).output
+
+
+def _with_little_room() -> None:
+    """The limit on the size of a file stands in for a full disk: both make a write fail half way."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def test_a_full_disk_is_said_and_the_snapshot_goes_on_later(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    write_prompts(folder, *map(str, range(40)))
+    arguments = [endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "--samples", "1", "-o", "s.jsonl"]
+    command = [sys.executable, "-m", "weightgate", "snapshot", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, preexec_fn=_with_little_room)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "the snapshot cannot be written" in done.stderr
+    assert (folder / "s.jsonl").stat().st_size == 4_000
+    assert run(*arguments).exit_code == 0
+    assert load_snapshot(folder / "s.jsonl").complete
+
+
+@pytest.fixture
+def untrusted(folder: Path) -> Iterator[str]:
+    """Address of an endpoint that shows a certificate of its own making."""
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out certificate -days 1 -subj /CN=localhost"
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "certificate", folder / "key")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=_refuse_handshakes, args=(listening, context), daemon=True)
+        thread.start()
+        yield f"https://localhost:{listening.getsockname()[1]}/v1"
+
+
+def _refuse_handshakes(listening: socket.socket, context: ssl.SSLContext) -> None:
+    while True:
+        try:
+            with context.wrap_socket(listening.accept()[0], server_side=True):
+                pass
+        except ssl.SSLError:
+            continue
+        except OSError:
+            return
+
+
+def test_a_certificate_that_nobody_vouches_for_ends_it_at_once(untrusted: str, folder: Path) -> None:
+    write_prompts(folder, "hello")
+    done = run(untrusted, "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl")
+    assert done.exit_code == 2
+    assert "the certificate of the endpoint is not trusted" in done.output
+    assert "SSL_CERT_FILE" in done.output
+
+
+def test_a_host_that_nobody_knows_ends_it_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def unknown(host: bytes, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    write_prompts(folder, "hello")
+    done = run("https://endpoint.invalid/v1", "--model", "m", "--prompts", "mine.jsonl", "--samples", "1", "-o", "s")
+    assert (done.exit_code, asked) == (2, [b"endpoint.invalid"])
+    assert "the host of the endpoint is not known" in done.output
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SSL_CERT_FILE": "/nowhere/certificate"},
+        {"HTTPS_PROXY": "socks5://me:hush-hush@proxy.example:1"},
+        {"ALL_PROXY": "gopher://me:hush-hush@proxy.example"},
+    ],
+)
+def test_an_environment_that_no_client_can_use_is_said(
+    environment: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    write_prompts(folder, "hello")
+    done = run("https://endpoint.invalid/v1", "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl")
+    assert done.exit_code == 2
+    assert "no connection can be set up" in done.output
+    assert "hush-hush" not in done.output
+
+
+def test_log_probabilities_are_asked_for_and_kept_where_they_are_offered(
+    endpoint: ScriptedEndpoint, folder: Path
+) -> None:
+    top = [{"token": "a", "logprob": -0.5}]
+    scored = {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": top}]}
+    write_prompts(folder, f"raw {json.dumps({'choices': [{'text': 'a', 'logprobs': scored}]})}", "hello")
+    common = [endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "--samples", "1", "--json", "-o", "s.jsonl"]
+    done = run(*common, "--logprobs", "3")
+    assert done.exit_code == 0, done.output
+    assert {sent["top_logprobs"] for sent in endpoint.requests} == {3}
+    first, second = load_snapshot(folder / "s.jsonl").answers
+    assert (first.reply.first_top, second.reply.first_top) == ((("a", -0.5),), None)
+
+
+def test_a_url_with_a_password_is_refused_without_showing_it(folder: Path) -> None:
+    write_prompts(folder, "hello")
+    for url in ("https://me:hush-hush@host.example/v1", "https://host.example/v1?key=hush-hush"):
+        done = run(url, "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl")
+        assert (done.exit_code, "hush-hush" in done.output) == (2, False)
+        (folder / "target.yaml").write_text(json.dumps({"target": {"url": url, "model": "m"}}))
+        done = run("target.yaml", "--prompts", "mine.jsonl", "-o", "s.jsonl")
+        assert (done.exit_code, "hush-hush" in done.output) == (2, False)
+    pasted = {"url": "https://host.example/v1", "model": "m", "api_key_variable": "sk-hush-hush"}
+    (folder / "target.yaml").write_text(json.dumps({"target": pasted}))
+    done = run("target.yaml", "--prompts", "mine.jsonl", "-o", "s.jsonl")
+    assert (done.exit_code, "hush-hush" in done.output) == (2, False)

@@ -33,18 +33,25 @@ def test_retry_after(headers: dict[str, str], seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reset", "seconds"), [("1s", 1), ("6m0s", 360), ("120ms", 0.12), ("1h2m3.5s", 3723.5), ("2.5", 2.5), ("x", 0)]
+    ("reset", "seconds"),
+    [
+        *(("1s", 1), ("6m0s", 360), ("120ms", 0.12), ("1h2m3.5s", 3723.5), ("2.5", 2.5), ("x", 0)),
+        (f"{NOW.timestamp() + 9:.0f}", 9),
+        (f"{1000 * NOW.timestamp() + 2500:.0f}", 2.5),
+        (f"{NOW.timestamp() - 9:.0f}", 0),
+    ],
 )
-def test_a_limit_with_nothing_left_is_waited_for(reset: str, seconds: float) -> None:
-    headers = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": reset}
-    assert exhausted_seconds(headers) == pytest.approx(seconds)
-    assert exhausted_seconds(headers | {"x-ratelimit-remaining-tokens": "1"}) == 0
+@pytest.mark.parametrize("name", ["x-ratelimit-{}-tokens", "x-ratelimit-{}", "ratelimit-{}"])
+def test_a_limit_with_nothing_left_is_waited_for(name: str, reset: str, seconds: float) -> None:
+    headers = {name.format("remaining"): "0", name.format("reset"): reset}
+    assert exhausted_seconds(headers, NOW) == pytest.approx(seconds)
+    assert exhausted_seconds(headers | {name.format("remaining"): "1"}, NOW) == 0
 
 
 @given(st.text(max_size=30))
 def test_any_header_is_some_wait(text: str) -> None:
     assert requested_seconds({"retry-after": text}, NOW) >= 0
-    assert exhausted_seconds({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": text}) >= 0
+    assert exhausted_seconds({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": text}, NOW) >= 0
 
 
 @given(st.integers(0, 20), st.floats(0, 60), st.integers())

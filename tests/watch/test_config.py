@@ -84,6 +84,7 @@ def test_what_makes_no_sense_is_refused_without_showing_a_secret(changes: dict[s
     with pytest.raises(WatchError) as caught:
         _parsed(**changes)
     assert said in caught.value.what
+    assert "secret" not in str(caught.value)
 
 
 def test_a_secret_url_is_read_from_the_environment_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

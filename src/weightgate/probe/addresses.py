@@ -13,15 +13,13 @@ Nothing is loaded here, so a mistake is told before torch is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weightgate import recipe
 from weightgate.errors import EndpointError, UserError
 from weightgate.probe.endpoint_config import EndpointConfig, endpoint_config, load_endpoint, with_limits
-from weightgate.store import Store
 
 _ENDPOINT_FILES = (".yaml", ".yml")
 _MODEL_CONFIG = "config.json"
@@ -60,6 +58,9 @@ class CheckpointAddress:
 ModelAddress = FolderAddress | CheckpointAddress
 Address = RecordingAddress | EndpointAddress | ModelAddress
 
+FindCheckpoint = Callable[[Path, str], CheckpointAddress]
+"""Resolves a ref in the store of a recipe; given from outside, since loading both takes time and few targets need it."""
+
 
 def address_of(
     text: str,
@@ -67,14 +68,15 @@ def address_of(
     model: str | None = None,
     key_variable: str | None = None,
     recipe_path: Path = Path("weightgate.yaml"),
+    find_checkpoint: FindCheckpoint,
     limits: Mapping[str, Any] | None = None,
 ) -> Address:
     """Find out what a text names.
 
     Args:
         model, key_variable: of an endpoint that is named by its URL.
-        recipe_path: whose store holds the checkpoints.
-        limits: concurrency, budget and price of an endpoint, over those of its file; see `with_limits`.
+        recipe_path: whose store holds the checkpoints, in which `find_checkpoint` resolves a ref.
+        limits: concurrency, budget, price and logprobs of an endpoint, over those of its file; see `with_limits`.
 
     Raises `EndpointError` for an endpoint that cannot be asked as described, `RecipeError` or `StoreError` for a ref
     that does not resolve, and `UserError` for what is nothing of all that.
@@ -94,8 +96,7 @@ def address_of(
             expected="a URL, an endpoint file, a recording, a model folder, or a ref in the store of a recipe",
             found=f"no such file, no folder with a {_MODEL_CONFIG}, and no recipe at {recipe_path}",
         )
-    store = Store.open(recipe_path.parent / recipe.load(recipe_path).store)
-    return CheckpointAddress(recipe_path=recipe_path, ref=text, checkpoint=store.resolve(text))
+    return find_checkpoint(recipe_path, text)
 
 
 def _endpoint(url: str, model: str | None, key_variable: str | None) -> EndpointConfig:

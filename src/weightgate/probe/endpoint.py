@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,6 +49,9 @@ _SHORTEST_SECRET = 8
 """A shorter key is a placeholder, such as local servers want; taking it out of completions would falsify them."""
 
 _ERROR_BYTES = 64 * 1024
+
+UNUSABLE_ENVIRONMENT = (OSError, ValueError, ImportError, httpx.InvalidURL)
+"""What a client raises for a proxy or a file of certificates that the environment names and that is none."""
 
 Question = tuple[Probe, int]
 Deliver = Callable[[Sequence[Answered]], None]
@@ -114,6 +119,7 @@ class _Conversation:
     asker: EndpointAsker
     decoding: Decoding
     deliver: Deliver
+    answered: bool = False
     chance: random.Random = field(default_factory=random.Random)
     pending: list[Answered] = field(default_factory=list)
     delivering: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -127,8 +133,8 @@ class _Conversation:
         self.key = self.asker.config.key()
         waiting = iter(questions)
         try:
-            async with self._client() as client, asyncio.TaskGroup() as group:
-                for _ in range(min(self.asker.config.max_concurrency, len(questions))):
+            async with asyncio.TaskGroup() as group:
+                for client in self._clients(min(self.asker.config.max_concurrency, len(questions))):
                     group.create_task(self._work(client, waiting))
         except* UserError as errors:
             raise _first(errors) from None
@@ -137,32 +143,47 @@ class _Conversation:
         if self.budget_reached is not None:
             raise self.budget_reached
 
-    def _client(self) -> httpx.AsyncClient:
+    def _clients(self, count: int) -> list[httpx.AsyncClient]:
+        """One for each worker, since a pool that they shared would look through all its connections at each request."""
         config = self.asker.config
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "weightgate"}
         if self.key is not None:
             headers["Authorization"] = f"Bearer {self.key}"
-        return httpx.AsyncClient(
-            base_url=config.url + "/",
-            headers=headers,
-            timeout=config.timeout_seconds,
-            limits=httpx.Limits(max_connections=config.max_concurrency),
-            follow_redirects=False,
-            trust_env=not is_loopback(httpx.URL(config.url).host),
-        )
+        is_local = is_loopback(httpx.URL(config.url).host)
+        try:
+            certificates = httpx.create_ssl_context() if config.url.startswith("https:") else False
+            return [
+                httpx.AsyncClient(
+                    base_url=config.url + "/",
+                    headers=headers,
+                    timeout=config.timeout_seconds,
+                    follow_redirects=False,
+                    verify=certificates,
+                    trust_env=not is_local,  # no proxy stands between this machine and itself
+                )
+                for _ in range(count)
+            ]
+        except UNUSABLE_ENVIRONMENT as error:
+            raise EndpointError(
+                "no connection can be set up with this environment",
+                where="HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR",
+                found=type(error).__name__,  # its text may hold the password of a proxy
+                mend="unset what is not needed; SSL_CERT_FILE names a file of certificates that is there",
+            ) from None
 
     async def _work(self, client: httpx.AsyncClient, waiting: Iterator[Question]) -> None:
-        for probe, sample in waiting:
-            try:
-                reply = await self._reply(client, probe, sample)
-            except BudgetReached as reached:
-                # The others go on: what they reserved may turn out to be more than they need.
-                self.budget_reached = reached
-                return
-            self.pending.append(Answered(probe=probe, sample=sample, reply=reply))
-            # A worker that is stopped must not take an answer with it that is on its way to the disk.
-            await asyncio.shield(self._flush())
-            self._notice_outage(reply)
+        async with client:
+            for probe, sample in waiting:
+                try:
+                    reply = await self._reply(client, probe, sample)
+                except BudgetReached as reached:
+                    # The others go on: what they reserved may turn out to be more than they need.
+                    self.budget_reached = reached
+                    return
+                self.pending.append(Answered(probe=probe, sample=sample, reply=reply))
+                # A worker that is stopped must not take an answer with it that is on its way to the disk.
+                await asyncio.shield(self._flush())
+                self._notice_outage(reply)
 
     async def _flush(self) -> None:
         """Deliver everything that has come in; whoever comes second finds that the first has taken it along."""
@@ -225,7 +246,7 @@ class _Conversation:
             used = (reserved[0] if counts[0] is None else counts[0], reserved[1] if counts[1] is None else counts[1])
         finally:
             self.asker.spending.settle(reserved, used)
-        self._close_for(exhausted_seconds(response.headers))
+        self._close_for(exhausted_seconds(response.headers, datetime.now(UTC)))
         return replace(reply, latency_ms=response.latency_ms, asked_at=asked_at)
 
     async def _post(
@@ -242,7 +263,9 @@ class _Conversation:
         except TimeoutError:
             raise _Failed(f"no answer within {self.asker.config.timeout_seconds:g} s") from None
         except httpx.TransportError as error:
+            self._refuse_hopeless(error)
             raise _Failed(self._clean(f"{type(error).__name__}: {error}")) from None
+        self.answered = True
         latency_ms = round(1000 * (self.asker.clock() - started), 3)
         return _Response(status=response.status_code, headers=response.headers, body=content, latency_ms=latency_ms)
 
@@ -282,6 +305,24 @@ class _Conversation:
             raise _Failed(f"{problem} (with log-probabilities asked for)")
         raise _Refused(problem)
 
+    def _refuse_hopeless(self, error: httpx.TransportError) -> None:
+        """Raises `EndpointError` for what no other attempt mends: an untrusted certificate, a name that nobody knows.
+
+        A name that was known a moment ago will be known again.
+        """
+        causes = list(_causes(error))
+        untrusted = next((one for one in causes if isinstance(one, ssl.SSLCertVerificationError)), None)
+        if untrusted is not None:
+            raise EndpointError(
+                "the certificate of the endpoint is not trusted",
+                where=self.asker.config.url,
+                found=self._clean(untrusted.verify_message),
+                mend="if the endpoint is yours, SSL_CERT_FILE names the certificate of its authority",
+            )
+        unknown = any(isinstance(one, socket.gaierror) and one.errno == socket.EAI_NONAME for one in causes)
+        if unknown and not self.answered:
+            raise EndpointError("the host of the endpoint is not known", where=self.asker.config.url)
+
     def _redirected(self, response: _Response) -> EndpointError:
         place = self._clean(response.headers.get("location", "nowhere"))[:200]
         return EndpointError(
@@ -296,6 +337,13 @@ class _Conversation:
         if self.key is not None and len(self.key) >= _SHORTEST_SECRET:
             text = text.replace(self.key, "[key]")
         return whole_text(text)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it came of, outermost first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _first(errors: BaseExceptionGroup[UserError]) -> UserError:

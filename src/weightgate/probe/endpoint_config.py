@@ -124,6 +124,7 @@ def with_limits(
     concurrency: int | None = None,
     budget: Sequence[str] = (),
     price: tuple[float, float] | None = None,
+    logprobs: int | None = None,
 ) -> EndpointConfig:
     """Return a configuration with what a command line says about limits.
 
@@ -131,12 +132,15 @@ def with_limits(
         concurrency: most questions that may be open at a time.
         budget: texts such as "calls=500", "tokens=200000" or "money=1.50".
         price: of a million tokens of prompts and of completions.
+        logprobs: likeliest alternatives to ask for at each token; an endpoint that offers none is asked without.
 
     Raises `EndpointError` where the result is no configuration, or a budget in money has no price to count with.
     """
     plain = config.model_dump()
     if concurrency is not None:
         plain["max_concurrency"] = concurrency
+    if logprobs is not None:
+        plain["top_logprobs"] = logprobs
     if price is not None:
         plain["price"] = {"prompt_per_million": price[0], "completion_per_million": price[1]}
     plain["budget"] |= dict(map(_limit, budget))

@@ -12,7 +12,14 @@ from email.utils import parsedate_to_datetime
 BACKOFF_SECONDS = 0.5
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
-_LIMITS = ("requests", "tokens")
+_LIMITS = (
+    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("x-ratelimit-remaining", "x-ratelimit-reset"),
+    ("ratelimit-remaining", "ratelimit-reset"),
+)
+_FIRST_EPOCH = 1e9
+"""A larger number is a moment and no wait, from `1e12` on in milliseconds; waits have fewer digits."""
 
 
 def backoff_seconds(attempt: int, longest: float, chance: random.Random) -> float:
@@ -30,12 +37,12 @@ def requested_seconds(headers: Mapping[str, str], now: datetime) -> float:
     return seconds if seconds is not None else _until(text, now)
 
 
-def exhausted_seconds(headers: Mapping[str, str]) -> float:
-    """Seconds until a rate limit that has nothing left is full again, by the `x-ratelimit-` headers; 0 for none."""
+def exhausted_seconds(headers: Mapping[str, str], now: datetime) -> float:
+    """Seconds until a rate limit that has nothing left is full again, by the headers that tell; 0 for none."""
     waits = [
-        _duration(headers.get(f"x-ratelimit-reset-{limit}", ""))
-        for limit in _LIMITS
-        if headers.get(f"x-ratelimit-remaining-{limit}", "").strip() == "0"
+        _duration(headers.get(reset, ""), now)
+        for remaining, reset in _LIMITS
+        if headers.get(remaining, "").strip() == "0"
     ]
     return max(waits, default=0.0)
 
@@ -49,9 +56,11 @@ def _until(text: str, now: datetime) -> float:
         return 0.0
 
 
-def _duration(text: str) -> float:
-    """Read 1.5, "1s", "6m0s" or "120ms" as seconds; anything else is no wait."""
+def _duration(text: str, now: datetime) -> float:
+    """Read 1.5, "1s", "6m0s", "120ms" or a moment in seconds or milliseconds since 1970; anything else is no wait."""
     seconds = _number(text)
+    if seconds is not None and seconds >= _FIRST_EPOCH:
+        return max(0.0, (seconds / 1000 if seconds >= 1000 * _FIRST_EPOCH else seconds) - now.timestamp())
     if seconds is not None:
         return seconds
     parts = _DURATION.fullmatch(text.strip())
