@@ -9,8 +9,10 @@ Arguments: control file, log file, ready file. The control file is JSON and read
 | `sentences` | how long advice is |
 | `status` | answer with this status instead |
 | `text` | answer every prompt with this text |
+| `served` | call the served model so |
 | `seconds` | wait so long before every answer |
 | `hook_status` | what the receiver answers |
+| `hook_seconds` | how long it takes to answer |
 
 What is drawn follows from the prompt and from how often it was asked, so that a test sees the same answers at each run.
 
@@ -70,6 +72,7 @@ class Handler(BaseHTTPRequestHandler):
             line = {"key": self.headers["idempotency-key"], "token": self.headers.get("authorization"), "body": body}
             with self.log_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+            time.sleep(control.get("hook_seconds", 0))
             self._reply(control.get("hook_status", 200), {})
             return
         time.sleep(control.get("seconds", 0))
@@ -78,9 +81,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         text = answer(body["messages"][-1]["content"], control)
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        self._reply(
-            200, {"model": "moving-1", "choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 9}}
-        )
+        usage = {"prompt_tokens": 5, "completion_tokens": 9}
+        self._reply(200, {"model": control.get("served", "moving-1"), "choices": [choice], "usage": usage})
 
     def _reply(self, status: int, data: dict[str, Any]) -> None:
         content = json.dumps(data).encode()

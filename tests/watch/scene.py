@@ -46,6 +46,12 @@ class Scene:
             self.config[key] = merged
         self.path.write_text(yaml.safe_dump(self.config), encoding="utf-8")
 
+    def rename_metric(self, name: str, new_name: str) -> None:
+        """Call a metric of the suite something else."""
+        path = self.folder / "suite.jsonl"
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(json.dumps(name), json.dumps(new_name)), encoding="utf-8")
+
     def run(self, *options: str) -> Result:
         """Run the verb in this process."""
         return CliRunner().invoke(cli.main, ["watch", str(self.path), *options])

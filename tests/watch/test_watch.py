@@ -10,12 +10,15 @@ import json
 import os
 import resource
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from scene import PROMPTS, Scene
 
+from weightgate.errors import WatchError
+from weightgate.watch import Outcome, Watch, load_config, outbox, run
 from weightgate.watch.look import replay
 from weightgate.watch.outbox import letters
 
@@ -217,6 +220,91 @@ def test_a_receiver_that_is_down_gets_its_alarm_later_and_can_tell_repeats(
     first, second = scene.hooks()
     assert first["key"] == second["key"] == second["body"]["idempotency_key"]
     assert second["token"] == "Bearer quite-secret"
+
+
+def test_a_receiver_that_hangs_costs_a_look_one_short_attempt(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "ATTEMPT_SECONDS", 0.2)
+    scene.configure(alarm={"webhooks": [{"url": f"{scene.address}/hook"}]})
+    _calm(scene, looks=2)
+    scene.behave(**MOVED, hook_seconds=5)
+    assert _until_alarm(scene)["undelivered"] == 1
+    with scene.history() as history:
+        assert letters(history)[0].last_error == "no answer within 0.2 s"
+
+
+def test_a_file_that_cannot_be_written_keeps_no_letter_and_no_other_file_back(scene: Scene) -> None:
+    files = {"file": "missing/alarm.json", "report": "alarm.html"}
+    scene.configure(alarm={**files, "webhooks": [{"url": f"{scene.address}/hook"}]}, report="missing/status.html")
+    scene.configure(alarm={"alpha": 0.001})
+    scene.behave(**CALM)
+    quiet = [scene.once() for _ in range(3)][-1]
+    assert (quiet["state"], quiet["exit_code"]) == ("quiet", 2)
+    scene.behave(**MOVED)
+    outcome = _until_alarm(scene)
+    assert (outcome["exit_code"], outcome["undelivered"], len(scene.hooks())) == (1, 0, 1)
+    assert [problem["what"] for problem in outcome["problems"]] == 2 * ["the file cannot be written"]  # type: ignore[attr-defined]
+    assert (scene.folder / "alarm.html").exists()
+    assert scene.run("--once").stderr.count("error: the file cannot be written") == 2
+    (scene.folder / "missing").mkdir()
+    assert scene.once()["problems"] == []
+    assert (scene.folder / "missing" / "alarm.json").exists()
+
+
+class _Impatient(threading.Event):
+    """Does not wait."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set()
+
+
+def test_after_a_mistake_the_schedule_asks_no_sooner_than_the_next_look_is_due(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise what goes wrong behind a look would make it look every minute, and pay for it."""
+    _calm(scene, looks=1)
+    scene.configure(every="1h")
+    waits: list[float] = []
+    outcomes = iter([Outcome(state="quiet", message="", exit_code=0), WatchError("later"), KeyboardInterrupt()])
+
+    def look(*_: object) -> Outcome:
+        outcome = next(outcomes)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(run, "Event", _Impatient)
+    monkeypatch.setattr(run, "look_once", look)
+    monkeypatch.setattr(run, "_wait", lambda *arguments: waits.append(arguments[-1]))
+    told: list[object] = []
+    run.run_on_schedule(Watch.of(load_config(scene.path), scene.folder), told.append)
+    assert len(told) == 2
+    assert [wait > 3_000 for wait in waits] == [True, True, True]  # before each of the three looks
+
+
+def test_a_history_that_somebody_edited_is_a_mistake_and_a_new_baseline_mends_it(scene: Scene) -> None:
+    _calm(scene, looks=1)
+    for edit, said in (
+        ("UPDATE watch_answers SET reply = substr(reply, 1, 9)", "an answer that cannot be read"),
+        ("DELETE FROM watch_suites", "does not hold what the baseline was asked"),
+    ):
+        with scene.history() as history:
+            history.database.run(edit)
+            history.database.run("DELETE FROM watch_states")
+        result = scene.run("--once")
+        assert (result.exit_code, said in result.output) == (2, True)
+        assert scene.run("--baseline").exit_code == 0
+        assert scene.once()["state"] == "quiet"
+
+
+def test_a_baseline_that_was_deleted_is_taken_anew_from_fresh_answers(scene: Scene) -> None:
+    _calm(scene, looks=1)
+    with scene.history() as history:
+        for table in ("watch_baselines", "watch_states"):
+            history.database.run(f"DELETE FROM {table}")
+    assert scene.once()["state"] == "baseline"
+    with scene.history() as history:
+        assert history.baseline().number == 2
+        assert len(history.looks(baseline=2, state="done", kind="baseline")) == 3
 
 
 def _with_little_room() -> None:

@@ -95,27 +95,35 @@ def comparison_of(history: History, baseline: BaselineRow, look: int, *, persist
     return compare(before, after)
 
 
-def write_alarm_files(config: WatchConfig, history: History, folder: Path, alarm: AlarmRow | None) -> None:
-    """Make the files say what the history says: there while an alarm is open, and about that one.
+def write_alarm_file(config: WatchConfig, folder: Path, alarm: AlarmRow | None) -> None:
+    """Make the file say what the history says: there while an alarm is open, and about that one.
 
-    What a killed process left undone is done at the next run. A report stays when its alarm has ended.
+    What a killed process left undone is done at the next run. Raises `WatchError` where it cannot be written.
     """
-    if config.alarm.file is not None:
-        path = folder / config.alarm.file
-        if alarm is None:
-            _remove_own(path, config.name)
-        elif _alarm_in(path) != (config.name, alarm.alarm):
-            write_whole(path, json.dumps(alarm.body, indent=2) + "\n")
-    if alarm is not None and config.alarm.report is not None:
-        path = folder / config.alarm.report
-        marker = f"<!-- alarm {alarm.alarm} of {config.name} -->\n"
-        if not _ends_with(path, marker):
-            baseline = next(row for row in history.baselines(limit=1000) if row.number == alarm.baseline)
-            found = comparison_of(history, baseline, alarm.look, persistence=config.alarm.persistence)
-            page = replace(
-                comparison_page(found), title=f"Alarm {alarm.alarm} of {config.name}", subtitle=alarm.headline
-            )
-            write_whole(path, render_html(page) + marker)
+    if config.alarm.file is None:
+        return
+    path = folder / config.alarm.file
+    if alarm is None:
+        _remove_own(path, config.name)
+    elif _alarm_in(path) != (config.name, alarm.alarm):
+        write_whole(path, json.dumps(alarm.body, indent=2) + "\n")
+
+
+def write_alarm_report(config: WatchConfig, history: History, folder: Path, alarm: AlarmRow | None) -> None:
+    """Write the comparison that shows an alarm, unless it is there; it stays when the alarm has ended.
+
+    Raises `WatchError` where it cannot be written.
+    """
+    if alarm is None or config.alarm.report is None:
+        return
+    path = folder / config.alarm.report
+    marker = f"<!-- alarm {alarm.alarm} of {config.name} -->\n"
+    if _ends_with(path, marker):
+        return
+    baseline = next(row for row in history.baselines(limit=1000) if row.number == alarm.baseline)
+    found = comparison_of(history, baseline, alarm.look, persistence=config.alarm.persistence)
+    page = replace(comparison_page(found), title=f"Alarm {alarm.alarm} of {config.name}", subtitle=alarm.headline)
+    write_whole(path, render_html(page) + marker)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -182,9 +190,15 @@ def _alarm_in(path: Path) -> tuple[str, int] | None:
 
 def _remove_own(path: Path, watch: str) -> None:
     told = _alarm_in(path)
-    if told is not None and told[0] == watch:
-        with suppress(OSError):
-            path.unlink()
+    if told is None or told[0] != watch:
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise WatchError(
+            "the file of an alarm that has ended cannot be removed", where=str(path), found=found
+        ) from None
 
 
 def _ends_with(path: Path, marker: str) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from weightgate.errors import WatchError
 from weightgate.probe.probes import Probe
@@ -170,8 +170,7 @@ class History:
         """Begin a baseline; looks that are open belong to the old one and are abandoned, alarms are ended."""
         digest, now = suite_digest(suite.probes), utc_now()
         probes = json.dumps([probe.to_json() for probe in suite.probes])
-        newest = self.baseline()
-        number = newest.number + 1 if newest else 1
+        number = self._next_baseline()
         with self.database.transaction():
             self.database.run("INSERT INTO watch_suites VALUES (?, ?) ON CONFLICT DO NOTHING", digest, probes)
             self.database.run(
@@ -187,9 +186,20 @@ class History:
             )
         return next(row for row in self.baselines(limit=1))
 
+    def _next_baseline(self) -> int:
+        """A number that no look belongs to, not even to a baseline that somebody has deleted."""
+        newest, looks = self.baseline(), self.looks(limit=1)
+        return 1 + max(newest.number if newest else 0, looks[0].baseline if looks else 0)
+
     def probes(self, digest: str) -> tuple[Probe, ...]:
-        """The probes of a suite that some baseline was asked."""
+        """The probes of a suite that some baseline was asked. Raises `WatchError` where they were deleted."""
         rows = self.database.rows("SELECT probes FROM watch_suites WHERE suite_digest = ?", digest)
+        if not rows:
+            raise WatchError(
+                "the history does not hold what the baseline was asked",
+                where=self.database.place,
+                mend="restore it from a backup, or take a new baseline: weightgate watch CONFIG --baseline",
+            )
         found = json.loads(rows[0][0])
         return tuple(probe_from_json(data, "history", checks_required=False) for data in found)
 
@@ -235,11 +245,18 @@ class History:
             self.database.run_many("INSERT INTO watch_answers VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
 
     def answers(self, look: int) -> dict[tuple[str, int], Reply]:
-        """Every answer of a look, by probe and sample."""
+        """Every answer of a look, by probe and sample. Raises `WatchError` for one that somebody else has changed."""
         rows = self.database.rows(
             "SELECT probe, sample, reply FROM watch_answers WHERE watch = ? AND look = ?", self.watch, look
         )
-        return {(probe, sample): _REPLY.validate_json(reply) for probe, sample, reply in rows}
+        try:
+            return {(probe, sample): _REPLY.validate_json(reply) for probe, sample, reply in rows}
+        except ValidationError:
+            raise WatchError(
+                "the history holds an answer that cannot be read",
+                where=f"{self.database.place}, look {look}",
+                mend="restore it from a backup, or take a new baseline: weightgate watch CONFIG --baseline",
+            ) from None
 
     def spend(self, look: int, *, calls: int, tokens: int, money: float) -> None:
         """Add what was spent on a look that is still open."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import httpx
 
 from weightgate.errors import WatchError
+from weightgate.probe.endpoint import UNUSABLE_ENVIRONMENT
 from weightgate.probe.endpoint_config import is_loopback
 from weightgate.probe.recording import utc_now
 from weightgate.report.text import one_line
@@ -112,6 +113,6 @@ async def _send(letter: Letter, webhook: Webhook) -> str | None:
             status = response.status_code
     except TimeoutError:
         return f"no answer within {ATTEMPT_SECONDS:g} s"
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except (httpx.HTTPError, *UNUSABLE_ENVIRONMENT) as error:
         return one_line(type(error).__name__)[:_ERROR_CHARACTERS]
     return None if 200 <= status < 300 else f"status {status}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -19,7 +19,7 @@ from weightgate.probe.endpoint import EndpointAsker
 from weightgate.probe.endpoint_config import CostEstimate, estimate_cost
 from weightgate.probe.suites import Suite, suite_digest
 from weightgate.report.page import Column, Page, Table
-from weightgate.watch.alarm import alarm_body, comparison_of, write_alarm_files
+from weightgate.watch.alarm import alarm_body, comparison_of, write_alarm_file, write_alarm_report
 from weightgate.watch.config import WatchConfig
 from weightgate.watch.evidence import AxisLook, Rules, WatchState, odds
 from weightgate.watch.history import AlarmRow, BaselineRow, History, LookKind, LookRow, NewAlarm
@@ -35,7 +35,11 @@ _WAKE_SECONDS = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one run came to. `axes` are those of its look; `alarm` is the open alarm, which may be an older one."""
+    """What one run came to.
+
+    `axes` are those of its look; `alarm` is the open alarm, which may be an older one. `problems` are files that could
+    not be written: the history knows all the same, and the next run tries again.
+    """
 
     state: OutcomeState
     message: str
@@ -44,6 +48,7 @@ class Outcome:
     axes: tuple[AxisLook, ...] = ()
     alarm: AlarmRow | None = None
     undelivered: int = 0
+    problems: tuple[UserError, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with a schema number."""
@@ -56,6 +61,7 @@ class Outcome:
             "axes": [dict(vars(axis)) for axis in self.axes],
             "alarm": self.alarm.body if self.alarm else None,
             "undelivered": self.undelivered,
+            "problems": [problem.to_json() for problem in self.problems],
         }
 
 
@@ -93,20 +99,16 @@ def do(watch: Watch, action: str | None, *, reason: str, report_path: Path | Non
     """Do one thing, "once", "baseline", "acknowledge" or nothing but the status page, and say what came of it."""
     if action is None:
         with History.opened(watch.config, watch.folder) as history:
-            outcome = _standing(watch, history)
             write_status(watch.config, history, report_path or Path("status.html"))
-        return outcome
+            return _standing(watch, history)
     with opened(watch) as history:
         if action == "acknowledge":
-            ended = acknowledge(watch, history, reason or "acknowledged")
-            outcome = Outcome(state="acknowledged", message=f"{ended} alarms ended", exit_code=0)
+            outcome = acknowledge(watch, history, reason or "acknowledged")
         else:
             if action == "baseline":
                 renew_baseline(watch, history, reason=reason or "asked for")
             outcome = look_once(watch, history)
-        if report_path is not None:
-            write_status(watch.config, history, report_path)
-    return outcome
+        return outcome if report_path is None else _written(outcome, [_status_page(watch, history, report_path)])
 
 
 def _standing(watch: Watch, history: History) -> Outcome:
@@ -170,37 +172,57 @@ def renew_baseline(watch: Watch, history: History, *, reason: str) -> BaselineRo
     return history.begin_baseline(watch.suite, suite_name=watch.config.ask.name, asked=watch.asked, reason=reason)
 
 
-def acknowledge(watch: Watch, history: History, why: str) -> int:
-    """End the open alarms and keep the baseline; axes that have moved so far raise no other. Returns how many ended."""
+def acknowledge(watch: Watch, history: History, why: str) -> Outcome:
+    """End the open alarms and keep the baseline; axes that have moved so far raise no other."""
     baseline = history.baseline()
     state = None if baseline is None else history.state(baseline.number)
     known = () if state is None else state.moved_axes(watch.rules.alpha)
     ended = history.acknowledge(why, known)
-    write_alarm_files(watch.config, history, watch.folder, None)
-    return ended
+    message = f"{ended} {'alarm' if ended == 1 else 'alarms'} ended"
+    return publish(watch, history, Outcome(state="acknowledged", message=message, exit_code=0))
 
 
 def publish(watch: Watch, history: History, outcome: Outcome) -> Outcome:
-    """Bring files, letters and the status page up to what the history says."""
-    write_alarm_files(watch.config, history, watch.folder, outcome.alarm)
+    """Bring letters, files and the status page up to what the history says; letters first, they need no disk."""
     undelivered = deliver(history, watch.config.alarm.webhooks)
-    if watch.config.report is not None:
-        write_status(watch.config, history, watch.folder / watch.config.report)
-    return Outcome(**{**vars(outcome), "undelivered": undelivered})
+    config, folder, alarm = watch.config, watch.folder, outcome.alarm
+    writes = [
+        lambda: write_alarm_file(config, folder, alarm),
+        lambda: write_alarm_report(config, history, folder, alarm),
+    ]
+    if config.report is not None:
+        writes.append(_status_page(watch, history, folder / config.report))
+    return _written(replace(outcome, undelivered=undelivered), writes)
+
+
+def _status_page(watch: Watch, history: History, path: Path) -> Callable[[], None]:
+    return lambda: write_status(watch.config, history, path)
+
+
+def _written(outcome: Outcome, writes: Iterable[Callable[[], None]]) -> Outcome:
+    """Write files; one that cannot be written is a problem of the outcome, and keeps no other back."""
+    problems: list[UserError] = []
+    for write in writes:
+        try:
+            write()
+        except WatchError as error:
+            problems.append(error)
+    exit_code = outcome.exit_code or (2 if problems else 0)
+    return replace(outcome, problems=(*outcome.problems, *problems), exit_code=exit_code)
 
 
 def run_on_schedule(watch: Watch, tell: Callable[[Outcome | UserError], None]) -> None:
     """Look again and again until a signal to stop. A look under way is left open and gone on with at the next start.
 
-    A mistake at the first look is raised; later ones are told, and tried again when the next look is due.
+    A mistake at the first look is raised; later ones are told, and the look is tried again: in a minute where it was
+    not finished, else when the next one is due.
     """
     stop, looked = Event(), False
     with _stopping(stop):
         while not stop.is_set():
             try:
                 with opened(watch) as history:
-                    if not looked:
-                        _wait(watch, history, stop, _seconds_until_due(watch, history))
+                    _wait(watch, history, stop, _seconds_until_due(watch, history))
                     while not stop.is_set():
                         started = time.monotonic()
                         outcome = look_once(watch, history)
