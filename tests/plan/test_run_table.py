@@ -37,6 +37,21 @@ def test_columns_are_known_by_many_names(tmp_path: Path) -> None:
     )
 
 
+def test_tables_come_with_marks_separators_and_thousands(tmp_path: Path) -> None:
+    expected = ([1e7, 2e7], [2e8, 8e8], [3.5, 3.1])
+    for text in (
+        "\ufeff" + GOOD,
+        GOOD.replace(",", ";"),
+        GOOD.replace(",", "\t"),
+        GOOD.replace("\n", "\r\n"),
+        'params,tokens,loss\n"10,000,000","200,000,000",3.5\n"20,000,000","800,000,000",3.1\n',
+        "params,tokens,loss\n10M,200M,3.5\n20M,0.8B,3.1\n",
+        "params,tokens,loss\n10_000_000,2e8,3.5\n 2e7 , 8e8 , 3.1 \n\n",
+    ):
+        runs = read_runs(written(tmp_path, text))
+        assert (runs.parameters.tolist(), runs.tokens.tolist(), runs.loss.tolist()) == expected, text
+
+
 def test_tokens_follow_from_flops(tmp_path: Path) -> None:
     runs = read_runs(written(tmp_path, "Model Size,Training FLOP,loss\n1e7,1.2e16,3.5\n"))
     assert runs.tokens == pytest.approx([2e8])
@@ -64,6 +79,10 @@ def test_rows_are_chosen_and_rows_without_a_loss_left_out(tmp_path: Path) -> Non
         ("params,tokens,loss\n0,2,3\n", "params is no positive number"),
         ("params,tokens,loss\n1,,3\n", "nothing"),
         ("params,tokens,loss\n1,two,3\n", "two"),
+        ("params;tokens;loss\n1e7;2e8;3,5\n", "decimal point"),
+        ("params;tokens;loss\n1,234;2e8;3.5\n", "1,234"),
+        ('params,tokens,loss\n1e7,2e8,"3,500"\n', "3,500"),
+        ("params,tokens,loss,loss\n1e7,2e8,3.5,3.6\n", "two columns are called 'loss'"),
         (b"params,tokens,loss\n\xff\xfe,2,3\n", "cannot be read as CSV"),
         ('params,tokens,loss\n"1,2,3\n', "cannot be read as CSV"),
     ],

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from click.testing import Result as Ran
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightgate.cli import main
-from weightgate.plan.columns import read_columns
+from weightgate.plan.columns import read_sheet
 from weightgate.plan.laws.overoptimisation import Curve
 from weightgate.store import Manifest, Result, Store
 
@@ -197,12 +197,14 @@ def test_extremes_are_answered(arguments: tuple[str, ...], tmp_path: Path) -> No
     assert not re.search(r"\bnan\b|\binf\b", said(*arguments))
 
 
+@settings(deadline=None)
 @given(values=st.lists(st.floats(-1e30, 1e30).filter(lambda value: value == 0 or abs(value) > 1e-30), min_size=1))
 def test_columns_are_read_as_they_were_written(values: list[float], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("columns") / "table.csv"
     path.write_text("other\tValue\n" + "".join(f"x\t{value!r}\n" for value in values), encoding="utf-8")
-    columns = read_columns(path, {"value": ("value",)}, needed=("value",))
-    assert columns.numbers("value", signed=True).tolist() == values
+    sheet = read_sheet(path)
+    assert sheet.find({"value": ("value",)}) == {"value": "Value"}
+    assert sheet.numbers("Value", signed=True).tolist() == values
 
 
 def _aligned(store: Store, kl: float, gold: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,18 @@ def test_inference_makes_the_published_example() -> None:
     assert cheap["parameters"]["value"] < found["parameters"]["value"]
 
 
+def test_tasks_and_waiting_are_told() -> None:
+    """The 6.9B model on 20 tokens a parameter that the error law was held against."""
+    found = numbers("optimal", "--compute", "5.7e21", "--params", "6.9B", "--tokens", "138B")["task_error"]
+    assert 0.59 < found["low"] < found["value"] < found["high"] < 0.63
+    better = numbers("optimal", "--compute", "5.7e23")["task_error"]
+    assert better["value"] < found["value"]
+    assert "What tasks would say" in " ".join(invoke("optimal", "--compute", "1e21").output.split())
+    later = " ".join(invoke("inference", "--like", "30B", "--demand", "1e13").output.split())
+    assert re.search(r"a year 8\d\dM", later)
+    assert "14 times fewer" in later
+
+
 def test_a_quality_may_be_a_loss() -> None:
     by_size = numbers("inference", "--like", "10B", "--demand", "1e12")
     by_loss = numbers("inference", "--quality", str(by_size["loss"]), "--demand", "1e12")
@@ -166,6 +179,10 @@ def test_a_saved_fit_is_a_law_like_any_other(tmp_path: Path) -> None:
         (("optimal", "--compute", "nan"), "no quantity"),
         (("optimal", "--compute", "1e400"), "no quantity"),
         (("optimal", "--compute", "0"), "no quantity"),
+        (("optimal", "--compute", ""), "nothing"),
+        (("optimal", "--compute", "1,5e21"), "1,5e21"),
+        (("optimal", "--compute", "1e21 FLOPs"), "1e21 FLOPs"),
+        (("optimal", "--compute", "1e21", "--params", "7 billion", "--tokens", "1T"), "7 billion"),
         (("optimal", "--compute", "1e41"), "up to 1e+40"),
         (("data", "--tokens", "1e300", "--unique", "1"), "up to 1e+40"),
         (("optimal", "--compute", "1"), "at least 1B"),
@@ -237,6 +254,14 @@ def test_utilisation_follows_the_anchors() -> None:
 @given(value=st.floats(1e-3, 1e30))
 def test_quantities_are_read_as_they_are_spelt(value: float) -> None:
     assert read_quantity(spell_quantity(value), name="x") == pytest.approx(value, rel=6e-3)
+
+
+def test_commas_stand_between_thousands() -> None:
+    assert read_quantity("1,234,567", name="x") == 1234567
+    assert read_quantity("1,234.5M", name="x") == pytest.approx(1234.5e6)
+    for text in ("1,5", "12,34", "1,2345", ",5", "1,"):
+        with pytest.raises(UserError):
+            read_quantity(text, name="x")
 
 
 @given(text=st.text(max_size=12))

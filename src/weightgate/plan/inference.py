@@ -9,6 +9,7 @@ import numpy as np
 
 from weightgate.errors import UserError
 from weightgate.plan.answer import Answer
+from weightgate.plan.downstream import waiting_table
 from weightgate.plan.laws.demand import Lifetime, cheapest_size, implied_demand, lifetime
 from weightgate.plan.laws.loss import Constants, LossLaw
 from weightgate.plan.quantities import spell_quantity, spell_range
@@ -91,6 +92,7 @@ def inference(quality: Quality, demand: float, law: LossLaw, *, inference_price:
         _table(rows, law),
         _law_table(quality, demand, law, inference_price),
         _chart(quality, demand, law, inference_price),
+        waiting_table(parameters.value),
         Prose(
             text="Smaller models that read more tokens are followed beyond what most laws were fitted on: the range "
             "over laws is the honest answer, and the printed constants of one law are not."

@@ -7,6 +7,7 @@ from typing import Any
 
 from weightgate.plan.answer import Answer
 from weightgate.plan.budget import Compute, Cost, Machines, cost_of
+from weightgate.plan.downstream import task_error, tasks_table
 from weightgate.plan.laws import hyperparameters
 from weightgate.plan.laws.allocations import ALLOCATIONS
 from weightgate.plan.laws.loss import FLOPS_PER_PARAMETER_AND_TOKEN as SIX
@@ -92,24 +93,26 @@ def optimal(
     tokens = spread(law, lambda c: c.optimum(flops)[1], more=tuple(row.tokens for row in allocated))
     gain = spread(law, lambda c: c.best_loss(flops) - c.best_loss(2 * flops))
     cost = cost_of(flops, parameters.value, machines) if machines else None
+    shown = point or (parameters.value, tokens.value)
     numbers: dict[str, Any] = {
         "flops": compute.flops.to_json(),
         "parameters": parameters.to_json(),
         "tokens": tokens.to_json(),
         "loss": spread_of_loss(law, flops),
         "loss_bought_by_doubling": gain.to_json(),
+        "task_error": task_error(*shown).to_json(),
         "cost": cost.to_json() if cost else None,
         "laws": [_row_json(row) for row in rows],
     }
     if point is not None:
         numbers["excess_compute"] = spread(law, lambda c: c.excess_compute(*point)).to_json()
-    shown = point or (parameters.value, tokens.value)
     blocks: list[Block | Section] = [
         _headline(compute, law, parameters, tokens, gain, cost),
         *_point_findings(law, point),
         laws_table(rows, flops),
         isoflop_chart(law, SIX * shown[0] * shown[1] if point else flops, shown),
         frontier_chart(law, flops, shown),
+        tasks_table(*shown),
         settings_table(parameters.value, tokens.value),
         *_doubts(rows[0], flops),
         _sources(rows),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from weightgate.plan.align import Measured
-from weightgate.plan.columns import read_columns
+from weightgate.plan.columns import read_sheet
 from weightgate.store import Store
 
 MEANINGS: Mapping[str, tuple[str, ...]] = {
@@ -23,11 +23,14 @@ def alignments_of_table(path: Path) -> tuple[Measured, ...]:
 
     Raises `DataError` for a file that is no table, missing columns and what is no number.
     """
-    columns = read_columns(path, MEANINGS, needed=("kl", "gold"))
-    kls, golds = columns.numbers("kl", signed=True), columns.numbers("gold", signed=True)
+    sheet = read_sheet(path)
+    names = sheet.find(MEANINGS)
+    if missing := [meaning for meaning in MEANINGS if meaning not in names]:
+        raise sheet.lacks(missing, tuple(MEANINGS))
+    kls, golds = (sheet.numbers(names[meaning], signed=True) for meaning in MEANINGS)
     return tuple(
         Measured(kl=float(kl), gold=float(gold), name=f"line {line}")
-        for kl, gold, (line, _) in zip(kls, golds, columns.rows, strict=True)
+        for kl, gold, (line, _) in zip(kls, golds, sheet.rows, strict=True)
     )
 
 

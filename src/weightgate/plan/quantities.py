@@ -11,7 +11,10 @@ LARGEST = 1e40
 """No quantity of a plan is larger; products and powers of what is smaller stay finite."""
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
-_PATTERN = re.compile(r"\s*([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)\s*", re.IGNORECASE)
+_PATTERN = re.compile(
+    r"\s*([+-]?(?:(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)\s*", re.IGNORECASE
+)
+"""Commas only between thousands: 1,5 may be meant as one and a half."""
 
 
 def read_quantity(text: str, *, name: str, least: float = 0.0) -> float:

@@ -28,7 +28,10 @@ GADRE_ERRORS: Mapping[str, ErrorLaw] = {
 """46 tasks, by training corpus; refitted to the six runs of the default fit of mlfoundations/scaling."""
 
 DENSITY_GROWTH_PER_DAY = 0.0073
-"""ln of the best density, a day: Xiao et al. 2024 (arXiv 2412.04315v2), R2 0.912; 0.0048 before ChatGPT."""
+"""ln of the best density, a day: Xiao et al. 2024 (arXiv 2412.04315v2), R2 0.912."""
+
+EARLIER_GROWTH_PER_DAY = 0.0048
+"""The same before ChatGPT."""
 
 
 def densing_factor(days: float, *, growth: float = DENSITY_GROWTH_PER_DAY) -> float:
