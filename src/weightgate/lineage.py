@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weightgate import recipe
+from weightgate.data.cached import damaged
 from weightgate.report.finding import Finding, Severity
 from weightgate.report.page import Block, Cell, Column, Findings, Headline, KeyValues, Page, Table, measurement_cell
 from weightgate.stats import measurement_from_json
@@ -147,6 +148,13 @@ def verdicts_table(result: Result, title: str = "Gates") -> Table:
 def verification_page(store: Store, *, contents: bool) -> tuple[Page, list[Problem]]:
     """Check the store; the page names every problem and what mends it."""
     problems = store.verify(contents=contents)
+    if contents:
+        problems += [
+            Problem(
+                digest=path.name, what=f"cached data is damaged: {error.found}", mend="weightgate build makes it again"
+            )
+            for path, error in damaged(store.root / "cache")
+        ]
     checked = "every byte was hashed again" if contents else "the structure was checked, bytes were not hashed"
     if not problems:
         return Page(title="Verify", blocks=(Headline(severity="pass", text="the store is whole", detail=checked),)), []

@@ -120,7 +120,7 @@ class _Stage(StrictPart):
 
 class _TokenStage(_Stage):
     steps: int | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, le=10_000)
     tokens: int | None = Field(None, gt=0, description="train on about this many tokens, rounded up to whole steps")
     packing: bool = Field(True, description="several documents a row, with block-diagonal attention")
 
@@ -148,7 +148,7 @@ class Reward(_Stage):
     """A Bradley-Terry reward model on chosen/rejected pairs, started from the stage before it."""
 
     kind: Literal["reward"]
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(1.0, gt=0, le=10_000)
     center: float = Field(0.0, ge=0, description="weight of mean((r_chosen + r_rejected)^2)")
     adapter: Adapter | None = None
     audits: list[Audit] = Field(default_factory=list, description="audits of the stage's data, one for each source")
@@ -212,7 +212,7 @@ class Base(StrictPart):
 class Tokenizer(StrictPart):
     """A byte-level BPE tokenizer trained on the recipe's own data."""
 
-    vocab_size: int = Field(1024, ge=300)
+    vocab_size: int = Field(1024, ge=300, le=2**20)
 
 
 class Architecture(StrictPart):
@@ -245,8 +245,8 @@ class Recipe(StrictPart):
 
     version: Literal[1]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = 0
-    store: str = Field(".weightgate", description="folder, relative to the recipe")
+    seed: int = Field(0, ge=0, lt=2**63)
+    store: str = Field(".weightgate", min_length=1, description="folder, relative to the recipe")
     base: Base | None = None
     tokenizer: Tokenizer | None = None
     architecture: Architecture | None = None
@@ -257,7 +257,7 @@ class Recipe(StrictPart):
         "auto", description="auto: bf16 where the hardware multiplies it faster than fp32; bf16 keeps fp32 masters"
     )
     device: str = Field("auto", description="auto, cpu, cuda, mps")
-    threads: int | None = Field(None, gt=0, description="CPU threads; part of the reproducibility class")
+    threads: int | None = Field(None, gt=0, le=1024, description="CPU threads; part of the reproducibility class")
     compile: bool = Field(False, description="torch.compile the training step")
     resume_seconds: float = Field(20.0, ge=0, description="a resume point at least this often; 0: after every step")
     probes: Probes | None = None

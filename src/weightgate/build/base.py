@@ -9,11 +9,11 @@ from weightgate.build.facts import Facts
 from weightgate.build.workspace import CODE, Workspace
 from weightgate.errors import RecipeError, StoreError
 from weightgate.store import Result, Store, digest_json
-from weightgate.store.records import recording_time
+from weightgate.store.records import WITHOUT_REF, recording_time
 from weightgate.train.checkpoints import MODEL_CONFIG, damaged_objects, publish
 from weightgate.train.models import load_base, saved_tensors
 
-STAGE = "base"
+STAGE = WITHOUT_REF
 """Name and kind of the checkpoint; no stage of a recipe that starts from a base model may bear it."""
 
 

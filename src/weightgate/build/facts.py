@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from weightgate.build.audits import audit_facts
+from weightgate.build.network import base_digest, network_config, trainable_fact
 from weightgate.build.workspace import CODE, Workspace
 from weightgate.contract.census import census_problems
+from weightgate.data.cached import TOKENIZERS, TOKENS, read_tokenizer, write_tokenizer
 from weightgate.data.prepare import (
     Prepared,
     Request,
@@ -28,14 +27,12 @@ from weightgate.data.split import contamination, user_texts
 from weightgate.data.template import read_template
 from weightgate.data.template_check import check_template
 from weightgate.data.tokenizer import Tokenizer, train_tokenizer
-from weightgate.errors import LockError, ModelError, RecipeError
+from weightgate.errors import CorruptError, LockError, RecipeError
 from weightgate.probe.suites import Suite, load_suite
 from weightgate.recipe import Align, Finetune, Pretrain, Reward
-from weightgate.store import digest_bytes, digest_file, digest_json
-from weightgate.store.fs import LocalFs, disk_errors, publish_temporary, write_temporary
-from weightgate.train.adapters import attach, check_trainable
-from weightgate.train.adapters import trainable_census as census_of
-from weightgate.train.models import base_config, base_folder, base_weight_files, new_config, skeleton
+from weightgate.store import digest_file, digest_json
+from weightgate.store.fs import LocalFs, disk_errors
+from weightgate.train.models import base_folder
 from weightgate.train.stages import num_steps
 
 Stage = Pretrain | Finetune | Reward | Align
@@ -75,7 +72,7 @@ def find_facts(workspace: Workspace) -> Facts:
     _require_even_shares(workspace)
     suite = load_suite(workspace.folder / recipe.probes.path) if recipe.probes else None
     tokenizer = _tokenizer(workspace)
-    config = _config(workspace, tokenizer)
+    config = network_config(recipe, workspace.folder, tokenizer)
     prepared = {stage.name: _prepare(workspace, tokenizer, stage) for stage in recipe.stages}
     for stage in recipe.stages:
         problems = census_problems(prepared[stage.name].census)
@@ -84,13 +81,13 @@ def find_facts(workspace: Workspace) -> Facts:
     steps = {
         stage.name: num_steps(stage, prepared[stage.name].train, recipe, tokenizer.pad_id) for stage in recipe.stages
     }
-    base_digest = _base_digest(workspace)
+    base = base_digest(workspace)
     contract = {
         "code": CODE,
         "name": recipe.name,
         "recipe": recipe.model_dump(mode="json"),
         "precision": workspace.precision,
-        "base": base_digest,
+        "base": base,
         "tokenizer": {"digest": tokenizer.digest, "vocab_size": tokenizer.vocab_size},
         "template": tokenizer.template_digest,
         "probes": _probes_fact(workspace, suite),
@@ -104,7 +101,7 @@ def find_facts(workspace: Workspace) -> Facts:
         prepared=prepared,
         steps=steps,
         suite=suite,
-        base_digest=base_digest,
+        base_digest=base,
         contract=contract,
     )
 
@@ -169,16 +166,11 @@ def _trained_tokenizer(workspace: Workspace) -> Tokenizer:
         for source in stage.data
     ]
     key = digest_json([CODE, recipe.tokenizer.vocab_size, sources])
-    cached = workspace.cache / "tokenizers" / f"{key[3:]}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(cached.read_text(encoding="utf-8"))
-        if digest_json(kept["files"]) == kept["digest"]:
-            return Tokenizer.from_files({name: text.encode() for name, text in kept["files"].items()})
+    cached = _cache_folder(workspace, TOKENIZERS) / f"{key[3:]}.json"
+    with suppress(CorruptError):
+        return Tokenizer.from_files(read_tokenizer(cached))
     tokenizer = train_tokenizer(_texts(workspace), recipe.tokenizer.vocab_size)
-    files = {name: data.decode() for name, data in tokenizer.files().items()}
-    text = json.dumps({"digest": digest_json(files), "files": files})
-    folder = _cache_folder(workspace, cached.parent.name)
-    publish_temporary(LocalFs(), write_temporary(LocalFs(), folder, (text.encode(),)), cached, replace=True)
+    write_tokenizer(cached, tokenizer.files())
     return tokenizer
 
 
@@ -200,14 +192,6 @@ def _texts(workspace: Workspace) -> Iterator[str]:
             yield from training_texts(stage.data, workspace.folder, stage.holdout)
 
 
-def _config(workspace: Workspace, tokenizer: Tokenizer) -> dict[str, Any]:
-    recipe = workspace.recipe
-    if recipe.base is not None:
-        return base_config(recipe.base, workspace.folder)
-    assert recipe.architecture is not None
-    return new_config(recipe.architecture, tokenizer, max(stage.context for stage in recipe.stages))
-
-
 def _prepare(workspace: Workspace, tokenizer: Tokenizer, stage: Stage) -> Prepared[Any]:
     request = Request(
         sources=stage.data,
@@ -215,21 +199,9 @@ def _prepare(workspace: Workspace, tokenizer: Tokenizer, stage: Stage) -> Prepar
         tokenizer=tokenizer,
         context=stage.context,
         holdout=stage.holdout,
-        cache=_cache_folder(workspace, "tokens"),
+        cache=_cache_folder(workspace, TOKENS),
     )
     return _PREPARE[stage.kind](request)
-
-
-def _base_digest(workspace: Workspace) -> str | None:
-    """Digest of the base model's weights and configuration; None when the recipe starts from scratch."""
-    base = workspace.recipe.base
-    if base is None:
-        return None
-    files = base_weight_files(base, workspace.folder)
-    if not files:
-        raise ModelError("the base model has no safetensors weights", where=f"base.model: {base.model}")
-    config = digest_bytes(json.dumps(base_config(base, workspace.folder), sort_keys=True).encode())
-    return digest_json({"config": config, **{path.name: digest_file(path) for path in files}})
 
 
 def _probes_fact(workspace: Workspace, suite: Suite | None) -> dict[str, Any] | None:
@@ -254,7 +226,7 @@ def _stage_fact(
         "prepared": prepared.digest,
         "census": prepared.census.to_json(),
         "steps": steps,
-        "trainable": _trainable_fact(stage, config, workspace.recipe.seed),
+        "trainable": trainable_fact(stage, config, workspace.recipe.seed),
         "gates": [gate.model_dump(mode="json", exclude_none=True) for gate in stage.gates],
     }
     if isinstance(stage, Reward | Align) and stage.audits:
@@ -271,26 +243,6 @@ def _audits_fact(workspace: Workspace, stage: Reward | Align) -> list[dict[str, 
     voted = stage if isinstance(stage, Reward) else recipe.stage(recipe.reward_name(stage.name))
     data = {str(source.path or source.hub): source_digest(source, workspace.folder) for source in voted.data}
     return audit_facts(stage.audits, workspace.folder, data, f"stages.{stage.name}.audits")
-
-
-def _trainable_fact(stage: Stage, config: dict[str, Any], seed: int) -> dict[str, Any]:
-    """What the stage will train, counted on a network without memory behind it."""
-    model = skeleton(config)
-    adapter = None if isinstance(stage, Pretrain) else stage.adapter
-    if adapter is not None:
-        # Only the shapes count here; 4-bit packing needs real weights and changes none of them.
-        with torch.device("meta"):
-            model = attach(model, adapter.model_copy(update={"bits": 16}), seed)
-        census = census_of(model)
-        check_trainable(census)
-    else:
-        census = census_of(model)
-    return {
-        "parameters": census.count,
-        "of": census.total,
-        "names": len(census.names),
-        "names_digest": digest_json(list(census.names)),
-    }
 
 
 def suite_path(workspace: Workspace) -> Path | None:

@@ -12,8 +12,10 @@ from accelerate import Accelerator
 
 from weightgate import __version__, recipe
 from weightgate.contract.lock import FILE_NAME as LOCK_NAME
+from weightgate.errors import StoreError
 from weightgate.recipe import Recipe
 from weightgate.store import Store
+from weightgate.store.fs import LocalFs, disk_errors
 from weightgate.train.environment import CODE_VERSION, choose_device, choose_precision, reproducibility_class
 
 CODE = f"weightgate {__version__}, training code {CODE_VERSION}"
@@ -68,7 +70,15 @@ def open_workspace(recipe_path: Path) -> Workspace:
     return Workspace(
         recipe_path=recipe_path,
         recipe=loaded,
-        store=Store.create(recipe_path.parent / loaded.store),
+        store=_open_or_make(recipe_path.parent / loaded.store),
         device=device,
         precision=choose_precision(loaded.precision, device),
     )
+
+
+def _open_or_make(root: Path) -> Store:
+    if root.exists() and not root.is_dir():
+        raise StoreError("the store's place is taken by a file", where=str(root), mend="name another folder as `store`")
+    with disk_errors(LocalFs(), root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+    return Store.create(root)

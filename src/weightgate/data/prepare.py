@@ -6,7 +6,6 @@ depends on. A prepared folder that is not exactly what was written is thrown awa
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from weightgate.contract.census import Census, Kind
+from weightgate.data.cached import read_meta, write_meta
 from weightgate.data.records import Conversation, Document, Preference
-from weightgate.data.rows import META_FILE as ROWS_META
 from weightgate.data.rows import PairRows, PairWriter, RowWriter, TokenRows
 from weightgate.data.sources import (
     Skipped,
@@ -39,13 +38,11 @@ from weightgate.data.writing import (
 )
 from weightgate.errors import CorruptError, DataError
 from weightgate.recipe import Source
-from weightgate.store.digest import digest_file, digest_json
+from weightgate.store.digest import digest_json
 from weightgate.store.fs import LocalFs, disk_errors, is_orphan, temporary_name
 
 VERSION = 2
 """Part of every cache key; raised when the same input would be prepared differently."""
-
-META_FILE = "prepared.json"
 
 Rows = TypeVar("Rows", TokenRows, PairRows)
 Writer = TypeVar("Writer", RowWriter, PairWriter)
@@ -136,7 +133,7 @@ def _prepare(
             census = _write(request, kind, read, write, new_writer, temporary)
             if _stamps(request) != before:
                 raise DataError("a source changed while it was read", mend="run the same command again")
-            _write_meta(temporary, census)
+            write_meta(temporary, census)
             _publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -194,29 +191,8 @@ def _write(
         )
 
 
-def _write_meta(folder: Path, census: Census) -> None:
-    """Write the census, with the digests of all that describes the rows: each of these files holds those of its own."""
-    files = {str(path.relative_to(folder)): digest_file(path) for path in sorted(folder.rglob(ROWS_META))}
-    meta: dict[str, Any] = {"census": census.to_json(), "files": files}
-    text = json.dumps(meta | {"digest": digest_json(meta)}, indent=1)
-    (folder / META_FILE).write_text(text, encoding="utf-8")
-
-
-def _read_meta(folder: Path) -> Census:
-    """Read what `_write_meta` wrote. Raises `CorruptError` for anything else."""
-    try:
-        meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
-        claimed = meta.pop("digest")
-        damaged = [name for name, digest in meta["files"].items() if digest_file(folder / name) != digest]
-        if digest_json(meta) != claimed or damaged:
-            raise ValueError(f"{damaged[0] if damaged else META_FILE} is not what was written")
-        return Census.from_json(meta["census"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CorruptError("the prepared data cannot be read", where=folder.name, found=str(error)) from None
-
-
 def _open(folder: Path, open_rows: Callable[[Path], Rows]) -> Prepared[Rows]:
-    census = _read_meta(folder)
+    census = read_meta(folder)
     train, holdout = open_rows(folder / "train"), open_rows(folder / "holdout")
     return Prepared(train=train, holdout=holdout, census=census, digest=digest_json([train.digest, holdout.digest]))
 

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from weightgate.store.records import Manifest, Result
 
@@ -30,6 +30,8 @@ CREATE TABLE results (
 CREATE INDEX results_by_key ON results (key);
 CREATE INDEX results_by_checkpoint ON results (checkpoint);
 """
+
+_TABLE_NAMES = ("checkpoints", "results")
 
 _NETWORK_FILESYSTEMS = (
     "nfs", "lustre", "gpfs", "cifs", "smb", "fuse", "9p", "ceph", "beegfs", "afs", "glusterfs", "orangefs", "virtiofs",
@@ -79,11 +81,42 @@ class Index:
                 self.clear()
         return _ask(_open_memory(), question, argument, records)
 
+    def damage(self, records: Records) -> str | None:
+        """Say what is wrong with the file: it cannot be read, or a row says other than the record it is of.
+
+        Nothing is written. Rows that lack, or whose record is gone, are no damage: the next question levels them.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+                verdict = str(database.execute("PRAGMA integrity_check").fetchone()[0])
+                kept = {table: _rows(database, table) for table in _TABLE_NAMES}
+        except sqlite3.OperationalError:
+            return None  # somebody else is writing, or it may not be opened here
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        with contextlib.closing(_open_memory()) as truth:
+            _prepare(truth)
+            _level(truth, records)
+            wrong = [row for table in _TABLE_NAMES for row in _wrong_rows(kept[table], _rows(truth, table))]
+        if wrong:
+            return f"{len(wrong)} rows differ from the records they are of"
+        return None if verdict == "ok" else verdict
+
     def clear(self) -> None:
         """Throw the index away; the next question builds it again."""
         if self.path is not None:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+
+def _rows(database: sqlite3.Connection, table: str) -> dict[str, tuple[Any, ...]]:
+    return {row[0]: row for row in database.execute(f"SELECT * FROM {table}")}
+
+
+def _wrong_rows(kept: dict[str, tuple[Any, ...]], truth: dict[str, tuple[Any, ...]]) -> list[str]:
+    return [name for name, row in kept.items() if name in truth and row != truth[name]]
 
 
 def on_network_filesystem(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:

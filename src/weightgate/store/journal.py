@@ -29,6 +29,10 @@ _REF_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]|/(?=[A-Za-z0-9])){0,199}")
 _ATTEMPTS = 1000
 """Times to try again after losing the next number to another writer; each loss means that somebody else got on."""
 
+_MEND = (
+    "copy the journal from a backup; without one move it away, and weightgate build sets the refs of its stages again"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RefMove:
@@ -128,7 +132,7 @@ class Journal:
                 where=str(self.folder),
                 expected=f"an entry after {last}",
                 found=f"the next one is {beyond[0]}",
-                mend="copy the missing entry from a backup; no ref may be trusted until then",
+                mend=_MEND,
             )
 
 
@@ -145,14 +149,13 @@ def check_ref_name(name: str) -> None:
 def _parse(data: bytearray, sequence: int, previous: str | None, folder: Path) -> RefMove:
     """Read one entry and check that it is the next link of the chain."""
     where = str(folder / f"{sequence:010d}.json")
-    mend = "copy the entry from a backup; no ref may be trusted until then"
     try:
         fields = _as_map(json.loads(data))
         claimed = fields.pop("digest", None)
         move = RefMove(**fields)
     except (ValueError, TypeError) as error:
         raise CorruptError(
-            "an entry of the refs' history cannot be read", where=where, found=str(error), mend=mend
+            "an entry of the refs' history cannot be read", where=where, found=str(error), mend=_MEND
         ) from error
     if (move.sequence, move.previous) != (sequence, previous) or move.to_bytes() != data:
         raise CorruptError(
@@ -160,7 +163,7 @@ def _parse(data: bytearray, sequence: int, previous: str | None, folder: Path) -
             where=where,
             expected=f"number {sequence} after {previous}, hashing to {move.digest}",
             found=f"number {move.sequence} after {move.previous}, said to hash to {claimed}",
-            mend=mend,
+            mend=_MEND,
         )
     return move
 

@@ -16,6 +16,9 @@ SCHEMA = 1
 MEASURED = "measured:"
 """Beginning of the keys of results that say how a checkpoint was measured and judged."""
 
+WITHOUT_REF = "base"
+"""Kind of the checkpoints that are measured but get no ref: base models, which nobody here made."""
+
 PART_BYTES = 64 * 1024 * 1024
 """A larger tensor is kept in parts of this size, so that reading, hashing and copying can go on in pieces."""
 

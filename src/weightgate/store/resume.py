@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,12 @@ def read_newest(folder: Path, *, fs: Fs | None = None) -> ResumePoint | None:
         if (found := _read_whole(disk, point)) is not None:
             return found
     return None
+
+
+def checked_points(fs: Fs, folder: Path) -> Iterator[tuple[str, bool]]:
+    """Yield the file name of every resume point in a folder, and whether its bytes are the ones that were written."""
+    for point in _points(fs, folder):
+        yield point.path.name, _read_whole(fs, point) is not None
 
 
 def clear(folder: Path, *, fs: Fs | None = None) -> None:

@@ -199,7 +199,12 @@ class Store:
 
     def verify(self, *, contents: bool) -> list[Problem]:
         """Return what is wrong with the store; with `contents`, every byte is read and hashed again."""
-        return verify(self.objects, self.manifests, self.result_records, self.journal, contents=contents)
+        problems = verify(self.objects, self.manifests, self.result_records, self.journal, contents=contents)
+        damage = self._index.damage(self._records) if contents else None
+        if damage is not None:
+            mend = "remove index.sqlite: the next question builds it again"
+            problems.append(Problem(digest="index", what=f"the index is damaged: {damage}", mend=mend))
+        return problems
 
     def collect(
         self, *, dry_run: bool = True, grace_seconds: float = GRACE_SECONDS, trash_seconds: float = TRASH_SECONDS

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from weightgate.errors import StoreError
-from weightgate.store.digest import is_digest
+from weightgate.store.digest import ALGORITHM, digest_chunks, file_chunks, is_digest
+from weightgate.store.fs import Fs
 from weightgate.store.journal import Journal
 from weightgate.store.objects import Shelf
-from weightgate.store.records import Manifest, Result
+from weightgate.store.records import WITHOUT_REF, Manifest, Result, measured_key
+from weightgate.store.resume import checked_points
 
 _BUILD_AGAIN = "weightgate build --restart makes it again, which gives the same bytes"
 _TELL_AGAIN = "weightgate build --restart puts it aside and finds again what it told"
@@ -33,16 +36,21 @@ class Problem:
 def verify(objects: Shelf, manifests: Shelf, results: Shelf, journal: Journal, *, contents: bool) -> list[Problem]:
     """Return every problem found: records that cannot be read, objects missing, cut short or, with `contents`, changed.
 
-    Without `contents` objects are looked up and measured but not read. Manifests, results and refs are always read.
+    Without `contents` objects, resume points and the trash are looked up and measured but not read. Manifests, results
+    and refs are always read.
     """
     readable, problems = _read_manifests(manifests)
     problems += [
         problem for digest, each in readable.items() for problem in _check_manifest(digest, each, objects, readable)
     ]
-    problems += _check_results(results, readable)
-    problems += _check_refs(journal, readable)
+    told, result_problems = _read_results(results)
+    problems += result_problems
+    problems += _check_results(told, readable)
+    problems += _check_refs(journal, readable, told)
     if contents:
         problems += _check_contents(objects, readable)
+        problems += _check_resume_points(objects)
+        problems += _check_trash(objects)
     return problems
 
 
@@ -75,28 +83,40 @@ def _check_manifest(
             yield Problem(digest=needed, what=what, mend=_BUILD_AGAIN)
 
 
-def _check_results(shelf: Shelf, readable: dict[str, Manifest]) -> Iterator[Problem]:
+def _read_results(shelf: Shelf) -> tuple[dict[str, Result], list[Problem]]:
+    readable: dict[str, Result] = {}
+    problems = []
     for digest in shelf.digests():
         try:
-            result = Result.from_json(json.loads(shelf.read(digest)))
+            readable[digest] = Result.from_json(json.loads(shelf.read(digest)))
         except (StoreError, ValueError) as error:
-            yield _unreadable(digest, "result", error, _TELL_AGAIN)
-            continue
+            problems.append(_unreadable(digest, "result", error, _TELL_AGAIN))
+    return readable, problems
+
+
+def _check_results(results: dict[str, Result], readable: dict[str, Manifest]) -> Iterator[Problem]:
+    for digest, result in results.items():
         if result.checkpoint not in readable:
-            yield Problem(
-                digest=result.checkpoint, what=f"missing, though result {digest[:15]} is of it", mend=_BUILD_AGAIN
-            )
+            what = f"missing, though result {digest[:15]} is of it"
+            yield Problem(digest=result.checkpoint, what=what, mend=_BUILD_AGAIN)
 
 
-def _check_refs(journal: Journal, readable: dict[str, Manifest]) -> Iterator[Problem]:
+def _check_refs(journal: Journal, readable: dict[str, Manifest], results: dict[str, Result]) -> Iterator[Problem]:
     try:
-        refs = journal.refs()
+        refs, moves = journal.refs(), journal.moves()
     except StoreError as error:
         yield Problem(digest="journal", what=str(error), mend=error.mend or "copy the journal from a backup")
         return
     for name, target in refs.items():
         if target not in readable:
             yield Problem(digest=target, what=f"missing, though ref {name} points to it", mend=_BUILD_AGAIN)
+    # The chain shows a changed entry or a gap, but not that its newest entries are gone.
+    named = {move.new for move in moves}
+    judged = {result.checkpoint for result in results.values() if result.key == measured_key(result.checkpoint)}
+    for checkpoint in sorted(judged & readable.keys() - named):
+        if readable[checkpoint].stage_kind != WITHOUT_REF:
+            what = f"checkpoint {checkpoint[:15]} was judged, but no entry of the refs' history tells of it"
+            yield Problem(digest="journal", what=what, mend="weightgate build sets the ref again")
 
 
 def _check_contents(objects: Shelf, readable: dict[str, Manifest]) -> Iterator[Problem]:
@@ -109,6 +129,31 @@ def _check_contents(objects: Shelf, readable: dict[str, Manifest]) -> Iterator[P
         if found != digest:
             users = ", ".join(sorted(stages.get(digest, ()))) or "no checkpoint"
             yield Problem(digest=digest, what=f"changed on disk: {found} (used by {users})", mend=_BUILD_AGAIN)
+
+
+def _check_resume_points(objects: Shelf) -> Iterator[Problem]:
+    root = objects.root / "resume"
+    for folder in objects.fs.names(root):
+        for name, is_whole in checked_points(objects.fs, root / folder):
+            if not is_whole:
+                what = f"resume point {folder[:12]}/{name[:15]} changed on disk"
+                yield Problem(digest=name, what=what, mend="weightgate build goes on from the point before it")
+
+
+def _check_trash(objects: Shelf) -> Iterator[Problem]:
+    """What lies in the trash may be taken back, so its bytes matter; results are put there for being damaged."""
+    trash = objects.root / "trash"
+    for path in _trashed(objects.fs, trash):
+        digest = f"{ALGORITHM}:{path.name}"
+        with objects.fs.open(path) as file:
+            if digest_chunks(file_chunks(file)) != digest:
+                yield Problem(digest=digest, what="changed on disk, in the trash", mend=f"remove {path}")
+
+
+def _trashed(fs: Fs, trash: Path) -> Iterator[Path]:
+    for day in fs.names(trash):
+        for shelf in ("objects", "manifests"):
+            yield from (trash / day / shelf / name for name in fs.names(trash / day / shelf))
 
 
 def _hash_or_reason(hash_of: Callable[[str], str], digest: str) -> str:
