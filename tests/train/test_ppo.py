@@ -330,3 +330,36 @@ def test_training_raises_the_score(changed):
     assert sum(late) / 4 > history[0]["score"] + 0.3
     assert history[-1]["kl"] > 0
     assert history[0]["ratio_at_start"] == pytest.approx(4, abs=1e-4)
+
+
+def adapted_policy():
+    return get_peft_model(make_policy(), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_learning_from_the_pass_that_judged_is_learning_from_a_second_pass(adapted, checkpointed, monkeypatch):
+    results = []
+    for at_once in (True, False):
+        policy = adapted_policy() if adapted else make_policy()
+        objective = make_objective(policy=policy, reference=None if adapted else "copy")
+        if checkpointed:
+            policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if not at_once:
+            monkeypatch.setattr(objective, "_learns_at_once", lambda completions: False)
+        updates = objective.updates(1)
+        [batch] = next(updates)
+        assert (batch.scored is not None) == at_once
+        metrics = objective(batch, norms_of(objective, [batch]))[1]
+        loss, found = gradients(objective, [batch])
+        results.append(found | {"loss": torch.tensor(loss)} | metrics)
+        assert all(later.scored is None for update in updates for later in update)
+    assert results[0].keys() == results[1].keys()
+    for name, value in results[0].items():
+        assert torch.allclose(value, results[1][name], atol=1e-5), name
+
+
+def test_a_second_pass_is_made_for_the_invariants_and_where_the_first_update_is_of_less_than_all():
+    assert next(make_objective().updates(0))[0].scored is None
+    assert next(make_objective(micro_batch=3).updates(1))[0].scored is None
+    assert next(make_objective(settings(minibatches=2)).updates(1))[0].scored is None

@@ -59,6 +59,20 @@ class Process:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What policy and value model say of completions.
+
+    Fields:
+        logprobs, values: (N, W), of the sampled tokens and of the states they were chosen in.
+        entropies: (M), in the M columns that hold a sampled token; they carry no gradient.
+    """
+
+    logprobs: Tensor
+    values: Tensor
+    entropies: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rollouts:
     """Judged completions.
 
@@ -69,6 +83,7 @@ class Rollouts:
         logprobs: (N, W) of the policy that sampled; values, advantages, returns: (N, W).
         facts: (N) each, per completion: kl (nats), score, rlhf_reward, completion_tokens, eos_share.
         start_weight: updates of the step where these rows are in the first one, 0 in the later ones.
+        scored: `logprobs` and `values` with their graph, where the next update learns from just these; None elsewhere.
     """
 
     context: int
@@ -81,6 +96,7 @@ class Rollouts:
     returns: Tensor
     facts: dict[str, Tensor]
     start_weight: float = 0.0
+    scored: Scored | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -105,7 +121,9 @@ class Rollouts:
         for name in _COLUMN_FIELDS:
             chosen[name] = chosen[name][:, :width]
         facts = {name: fact[rows] for name, fact in self.facts.items()}
-        return replace(self, context=self.context - begin, facts=facts, start_weight=start_weight, **chosen)
+        return replace(
+            self, context=self.context - begin, facts=facts, start_weight=start_weight, scored=None, **chosen
+        )
 
 
 def new_value_model(start: Literal["reward", "zero"], policy: Any, reward: RewardModel) -> RewardModel:
@@ -167,7 +185,11 @@ class PPOObjective(nn.Module):
                 found=str(parts),
             )
         weight = float(self.settings.epochs * parts)
-        for epoch in range(self.settings.epochs):
+        first_epoch = 0
+        if rollouts.scored is not None:
+            yield [replace(rollouts, start_weight=weight)]
+            weight, first_epoch = 0.0, 1
+        for epoch in range(first_epoch, self.settings.epochs):
             for rows in self._permutation(step, epoch, len(rollouts)).tensor_split(parts):
                 yield [rollouts.select(some, weight) for some in rows.split(self.micro_batch)]
                 weight = 0.0
@@ -190,10 +212,20 @@ class PPOObjective(nn.Module):
         )
         ids, mask, last = self._assembled(prompts, completions)
         stopped = torch.tensor([completion.stopped for completion in completions], device=self.process.device)
-        rollouts = self.judge(ids, mask, max(map(len, prompts)), last, stopped)
+        at_once = step > 0 and self._learns_at_once(len(ids))
+        rollouts = self.judge(ids, mask, max(map(len, prompts)), last, stopped, learn=at_once)
         if step == 0:
             self.sampler_gap_nats = _sampler_gap(completions, rollouts)
         return rollouts
+
+    def _learns_at_once(self, completions: int) -> bool:
+        """Whether the first update is of all completions in one micro-batch, so that judging them is its forward pass.
+
+        Not asked for step 0, where a second pass must find the ratio to be 1. Not with several processes either: their
+        wrapper writes to buffers before its own forward pass, which a graph made earlier does not survive.
+        """
+        together = self.settings.minibatches == 1 and completions <= self.micro_batch
+        return together and self.process.processes == 1
 
     def _assembled(self, prompts: list[list[int]], completions: list[Completion]) -> tuple[Tensor, Tensor, Tensor]:
         """Ids and mask (N, C + W), and the last column (N) of each completion.
@@ -212,15 +244,19 @@ class PPOObjective(nn.Module):
         last = torch.tensor([len(tokens) - 1 for tokens in sampled])
         return ids.to(self.process.device), mask.to(self.process.device), last.to(self.process.device)
 
-    def judge(self, ids: Tensor, mask: Tensor, context: int, last: Tensor, stopped: Tensor) -> Rollouts:
+    def judge(
+        self, ids: Tensor, mask: Tensor, context: int, last: Tensor, stopped: Tensor, *, learn: bool = False
+    ) -> Rollouts:
         """Score completions and turn the scores into advantages and returns.
 
         Args:
             ids, mask, context: (N, C + W) and C, as in `Rollouts`.
             last, stopped: (N), column of the last token; whether it is a stop token.
+            learn: whether to keep the graph of what policy and value model say, in `scored`.
         """
         acted, valued = ppo_math.column_masks(last, ids.shape[1] - context)
-        logprobs, ref_logprobs, values, scores = self._passes(ids, mask, context, acted, valued)
+        scored = self._scored(ids, mask, context, acted, valued) if learn else None
+        logprobs, ref_logprobs, values, scores = self._passes(ids, mask, context, acted, valued, scored)
         settings, reduce = self.settings, self.process.reduce
         kl = ppo_math.kl_estimate(logprobs, ref_logprobs, settings.kl_estimator)
         judged = ppo_math.judged_scores(scores, stopped, settings.missing_eos_penalty, settings.missing_eos)
@@ -248,23 +284,33 @@ class PPOObjective(nn.Module):
             advantages=advantages.masked_fill(~acted, 0.0),
             returns=returns,
             facts=facts,
+            scored=scored,
         )
 
     def _passes(
-        self, ids: Tensor, mask: Tensor, context: int, acted: Tensor, valued: Tensor
+        self, ids: Tensor, mask: Tensor, context: int, acted: Tensor, valued: Tensor, scored: Scored | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Log-probabilities of policy and reference and values (N, W), and scores (N), without gradients."""
+        """Log-probabilities of policy and reference and values (N, W), and scores (N), without gradients.
+
+        `scored` is what policy and value model said, if they were asked before.
+        """
         parts = []
         with evaluating(self):
             for rows in torch.arange(len(ids), device=ids.device).split(self.micro_batch):
                 own = ids[rows], mask[rows], context
-                logprobs, _ = self._logprobs(self.model, *own, acted[rows])
+                said = scored or self._scored(*own, acted[rows], valued[rows])
                 with self._reference_adapter():
                     ref_logprobs, _ = self._logprobs(self.reference or self.model, *own, acted[rows])
-                values = self.value.values(*own).masked_fill(~valued[rows], 0.0)
-                parts.append((logprobs, ref_logprobs, values, self.reward(ids[rows], mask[rows])))
+                scores = self.reward(ids[rows], mask[rows])
+                parts.append((said.logprobs.detach(), ref_logprobs, said.values.detach(), scores))
         logprobs, ref_logprobs, values, scores = (torch.cat(part) for part in zip(*parts, strict=True))
         return logprobs, ref_logprobs, values, scores
+
+    def _scored(self, ids: Tensor, mask: Tensor, context: int, acted: Tensor, valued: Tensor) -> Scored:
+        """What policy and value model say of the completions."""
+        logprobs, entropies = self._logprobs(self.model, ids, mask, context, acted)
+        values = self.value.values(ids, mask, context).masked_fill(~valued, 0.0)
+        return Scored(logprobs=logprobs, values=values, entropies=entropies)
 
     def _reference_adapter(self) -> contextlib.AbstractContextManager[Any]:
         """Switch the policy's adapter off where the policy without it is the reference."""
@@ -297,8 +343,8 @@ class PPOObjective(nn.Module):
     def forward(self, batch: Rollouts, norms: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         """Policy loss plus weighted value loss, and what is worth watching; KLs and entropy in nats."""
         settings, acted, valued = self.settings, batch.acted, batch.valued
-        logprobs, entropies = self._logprobs(self.model, batch.ids, batch.mask, batch.context, acted)
-        values = self.value.values(batch.ids, batch.mask, batch.context).masked_fill(~valued, 0.0)
+        scored = batch.scored or self._scored(batch.ids, batch.mask, batch.context, acted, valued)
+        logprobs, values = scored.logprobs, scored.values
         policy, clipped = ppo_math.policy_losses(logprobs, batch.logprobs, batch.advantages, settings.clip_range)
         value = ppo_math.value_losses(values, batch.values, batch.returns, settings.clip_range_value)
         policy_loss = self._averaged(policy, acted, norms, "tokens")
@@ -312,7 +358,7 @@ class PPOObjective(nn.Module):
             "value_loss": value_loss.detach(),
             "clip_share": clipped[acted].sum() / norms["tokens"],
             "approx_kl": 0.5 * changes.square().sum() / norms["tokens"],
-            "entropy": entropies.sum() / norms["tokens"],
+            "entropy": scored.entropies.sum() / norms["tokens"],
             "ratio": ratios,
             "ratio_at_start": ratios * batch.start_weight,
             "kl_per_token": batch.facts["kl"].sum() / norms["tokens"],
