@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from weightgate.train import ragged
 from weightgate.train.attention import attention_for
+from weightgate.train.last_layer import quicken_last_layer
 
 SIZES = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
@@ -41,7 +42,7 @@ def test_packed_states_and_gradients_equal_padded_ones(family, side, monkeypatch
     results = []
     for full_enough in (0.0, 1.1):
         monkeypatch.setattr(ragged, "FULL_ENOUGH", full_enough)
-        states = ragged.real_states(model.get_decoder(), ids, mask)
+        states = ragged.read_states(model.get_decoder(), ids, mask, mask)
         slopes = torch.autograd.grad(states.sin().sum(), list(model.get_decoder().parameters()))
         results.append((states, *slopes))
     assert len(results[0][0]) == sum(LENGTHS)
@@ -74,3 +75,33 @@ def test_every_row_has_a_place_of_its_own(lengths, width):
         taken |= places
     assert len(set(zip(rows, documents, strict=True))) == len(lengths)
     assert min(documents) == 1
+
+
+@pytest.mark.parametrize("full_enough", [0.0, 1.1])
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_last_layer_where_states_are_read_gives_the_states_and_gradients_of_a_whole_one(
+    family, checkpointed, full_enough, monkeypatch
+):
+    monkeypatch.setattr(ragged, "FULL_ENOUGH", full_enough)
+    model, (ids, mask) = model_of(family).train(), rows_of("right")
+    read = mask & (torch.arange(mask.shape[1]) % 3 == 1)
+    whole = ragged.read_states(model.get_decoder(), ids, mask, mask)[read[mask]]
+    if checkpointed:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    quicken_last_layer(model.get_decoder())
+    assert ("forward" in vars(model.get_decoder().layers[-1])) == (family != "gemma3_text")
+    some = ragged.read_states(model.get_decoder(), ids, mask, read)
+    results = [(s, *torch.autograd.grad(s.sin().sum(), list(model.get_decoder().parameters()))) for s in (some, whole)]
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_more_than_what_is_read_goes_through_the_last_layer():
+    model, (ids, mask) = model_of("llama"), rows_of("left")
+    quicken_last_layer(model.get_decoder())
+    seen = []
+    model.get_decoder().layers[-1].mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    read = mask & ~mask.roll(-1, dims=1)
+    ragged.read_states(model.get_decoder(), ids, mask, read)
+    assert seen == [(int(read.sum()), 32)]

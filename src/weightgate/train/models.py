@@ -20,6 +20,7 @@ from weightgate.errors import ModelError
 from weightgate.recipe import Architecture, Base
 from weightgate.store import TensorData
 from weightgate.train.attention import attention_for
+from weightgate.train.last_layer import quicken_last_layer, states_read
 from weightgate.train.norms import quicken_norms
 from weightgate.train.rotary import quicken_attention
 from weightgate.train.sharding import storage_of, whole
@@ -109,6 +110,7 @@ def quickened(model: PreTrainedModel) -> PreTrainedModel:
     if model.device.type == "cpu":
         quicken_norms(model)
         quicken_attention(model)
+        quicken_last_layer(model.get_decoder())
     return model
 
 
@@ -270,21 +272,27 @@ def decoder_of(model: Any) -> Any:
     return core_of(model).get_decoder()
 
 
-def hidden_states(model: Any, input_ids: Tensor, position_ids: Tensor, document_ids: Tensor) -> Tensor:
-    """Last hidden states (B, T, H) of a causal language model's decoder for packed rows."""
-    return decoder_states(decoder_of(model), input_ids, position_ids, document_ids)
+def hidden_states(
+    model: Any, input_ids: Tensor, position_ids: Tensor, document_ids: Tensor, read: Tensor | None = None
+) -> Tensor:
+    """Last hidden states of a causal language model's decoder for packed rows; see `decoder_states`."""
+    return decoder_states(decoder_of(model), input_ids, position_ids, document_ids, read)
 
 
-def decoder_states(decoder: Any, input_ids: Tensor, position_ids: Tensor, document_ids: Tensor) -> Tensor:
-    """Last hidden states (B, T, H) of a decoder for packed rows."""
+def decoder_states(
+    decoder: Any, input_ids: Tensor, position_ids: Tensor, document_ids: Tensor, read: Tensor | None = None
+) -> Tensor:
+    """Last hidden states (B, T, H) of a decoder for packed rows, or (M, H) at `read` (M), places among the B * T."""
     dtype = torch.get_autocast_dtype(input_ids.device.type) if torch.is_autocast_enabled() else decoder.dtype
     mask: Any = block_mask(document_ids, dtype)
     layer_types = set(getattr(decoder.config, "layer_types", None) or [])
     if "sliding_attention" in layer_types:
         sliding = block_mask(document_ids, dtype, window=decoder.config.sliding_window)
         mask = {"full_attention": mask, "sliding_attention": sliding}
-    output = decoder(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False)
-    hidden: Tensor = output.last_hidden_state
+    inputs = {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": mask}
+    if read is not None:
+        return states_read(decoder, read, **inputs)
+    hidden: Tensor = decoder(**inputs, use_cache=False).last_hidden_state
     return hidden
 
 

@@ -4,7 +4,7 @@ Pairs of answers and sampled completions differ in length by a factor of two and
 to a half of every product would be of padding. Packing is that of the token losses: attention is blind to other
 documents of a row, and positions start again in each.
 
-Shapes: N rows, T positions, M real tokens, R packed rows of W positions, H hidden size, V vocabulary.
+Shapes: N rows, T positions, M tokens that are read, R packed rows of W positions, H hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weightgate.train.last_layer import states_read
 from weightgate.train.models import decoder_of, decoder_states, logits_of
 
 FULL_ENOUGH = 0.9
@@ -28,10 +29,15 @@ def position_ids(mask: Tensor) -> Tensor:
     return mask.long().cumsum(dim=1) - mask.long()
 
 
-def real_states(decoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """Last hidden states (M, H) where the mask (N, T) is True, row after row. Padding may be on either side."""
+def read_states(decoder: Any, ids: Tensor, mask: Tensor, read: Tensor) -> Tensor:
+    """Last hidden states (M, H) where `read` (N, T) is True, row after row.
+
+    Args:
+        mask: (N, T), True at real tokens; padding may be on either side.
+        read: (N, T), True at some of the real tokens.
+    """
     if float(mask.float().mean()) >= FULL_ENOUGH:
-        return _padded(decoder, ids, mask)[mask]
+        return _padded(decoder, ids, mask, read)
     lengths = mask.sum(dim=1)
     width = max(PACKED_WIDTH, int(lengths.max()))
     rows, starts, documents = (torch.tensor(part, device=ids.device) for part in _placed(lengths.tolist(), width))
@@ -42,20 +48,19 @@ def real_states(decoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
     def laid_out(values: Tensor) -> Tensor:
         return values.new_zeros((int(rows.max()) + 1) * width).index_copy(0, places, values).view(-1, width)
 
-    states = decoder_states(decoder, laid_out(ids[mask]), laid_out(positions), laid_out(documents[owner]))
-    return states.flatten(0, 1)[places]
+    packed = laid_out(ids[mask]), laid_out(positions), laid_out(documents[owner])
+    return decoder_states(decoder, *packed, places[read[mask]])
 
 
-def _padded(decoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """Hidden states (N, T, H), the padding's among them; its ids are replaced by 0, which every vocabulary has."""
-    output = decoder(
+def _padded(decoder: Any, ids: Tensor, mask: Tensor, read: Tensor) -> Tensor:
+    """What `read_states` returns, from rows as they are; padding gets the id 0, which every vocabulary has."""
+    return states_read(
+        decoder,
+        read.flatten().nonzero().squeeze(1),
         input_ids=ids.masked_fill(~mask, 0),
         attention_mask=None if bool(mask.all()) else mask,
         position_ids=position_ids(mask),
-        use_cache=False,
     )
-    states: Tensor = output.last_hidden_state
-    return states
 
 
 def _placed(lengths: Sequence[int], width: int) -> tuple[list[int], list[int], list[int]]:
@@ -81,5 +86,4 @@ def scored_logits(model: Any, ids: Tensor, mask: Tensor, scored: Tensor) -> Tens
     Args:
         ids, mask, scored: (N, T); a scored token is real and has a real one before it.
     """
-    states = real_states(decoder_of(model), ids[:, :-1], mask[:, :-1])
-    return logits_of(model, states[scored[:, 1:][mask[:, :-1]]])
+    return logits_of(model, read_states(decoder_of(model), ids[:, :-1], mask[:, :-1], scored[:, 1:]))

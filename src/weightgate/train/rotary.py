@@ -138,16 +138,21 @@ def _is_quick(module: Any, inputs: Tensor) -> bool:
 
 def _is_plain(module: Any) -> bool:
     """Whether a module computes what the quick form does: tried, because names promise nothing."""
-    weight = module.q_proj.weight
-    if weight.dtype != torch.float32:
+    if module.q_proj.weight.dtype != torch.float32:
         return False
+    hidden, inputs = trial_inputs(module)
+    with torch.no_grad():
+        expected, _ = type(module).forward(module, hidden, **inputs)
+        found, _ = _quick_forward(module, hidden, **inputs)
+    return bool((found - expected).abs().max() <= _TRIAL_TOLERANCE * expected.abs().max())
+
+
+def trial_inputs(module: Any) -> tuple[Tensor, dict[str, Any]]:
+    """Hidden states (1, 5, H) to try an attention module on, or its layer, and what else its forward pass is given."""
+    weight = module.q_proj.weight
     like = {"device": weight.device, "dtype": torch.float32}
     hidden = torch.linspace(-2.0, 3.0, _TRIAL_POSITIONS * weight.shape[-1], **like).view(1, _TRIAL_POSITIONS, -1)
     angles = torch.linspace(0.0, 7.0, _TRIAL_POSITIONS * module.head_dim // 2, **like).view(1, _TRIAL_POSITIONS, -1)
     places = torch.cat([angles, angles], dim=-1)
     mask = torch.full((_TRIAL_POSITIONS,) * 2, torch.finfo(torch.float32).min, **like).triu(1)[None, None]
-    inputs: dict[str, Any] = {"position_embeddings": (places.cos(), places.sin()), "attention_mask": mask}
-    with torch.no_grad():
-        expected, _ = type(module).forward(module, hidden, **inputs)
-        found, _ = _quick_forward(module, hidden, **inputs)
-    return bool((found - expected).abs().max() <= _TRIAL_TOLERANCE * expected.abs().max())
+    return hidden, {"position_embeddings": (places.cos(), places.sin()), "attention_mask": mask}

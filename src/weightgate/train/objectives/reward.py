@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from weightgate.data.batches import FILLER, PairBatch
 from weightgate.data.packing import PairLoader
-from weightgate.train.ragged import real_states
+from weightgate.train.ragged import position_ids, read_states
 from weightgate.train.sampling import evaluating
 
 PADDING_TOLERANCE = {torch.float32: 1e-4}
@@ -71,16 +71,17 @@ class RewardModel(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Scores (N) in fp32, read at the last True of each row of `mask` (N, T). Padding on either side."""
-        states = real_states(self.decoder, ids, mask)
-        return self._head(states[mask.sum(dim=1).cumsum(dim=0) - 1])
+        last = mask & (position_ids(mask) == mask.sum(dim=1, keepdim=True) - 1)
+        return self._head(read_states(self.decoder, ids, mask, last))
 
     def values(self, ids: Tensor, mask: Tensor, first: int) -> Tensor:
         """Values (N, T - first) in fp32 of the states from which ids[:, first:] were chosen; `first` >= 1.
 
         0 where that state is padding.
         """
-        read = mask[:, :-1]
-        values = self._head(real_states(self.decoder, ids[:, :-1], read))
+        states = mask[:, :-1]
+        read = states & (torch.arange(states.shape[1], device=ids.device) >= first - 1)
+        values = self._head(read_states(self.decoder, ids[:, :-1], states, read))
         return values.new_zeros(read.shape).masked_scatter(read, values)[:, first - 1 :]
 
     def _head(self, hidden: Tensor) -> Tensor:

@@ -64,9 +64,9 @@ class TokenObjective(nn.Module):
 
     def nats(self, batch: TokenBatch) -> Tensor:
         """Sum of the cross-entropies of a batch's supervised tokens; logits exist only at those."""
-        hidden = hidden_states(self.model, batch.input_ids, batch.position_ids, batch.document_ids)
-        supervised = batch.labels != IGNORED
-        picked, targets = hidden[supervised], batch.labels[supervised]
+        supervised = (batch.labels != IGNORED).flatten().nonzero().squeeze(1)
+        picked = hidden_states(self.model, batch.input_ids, batch.position_ids, batch.document_ids, supervised)
+        targets = batch.labels.flatten()[supervised]
         weight = head_weight(self.model)
         if weight is not None:
             return linear_cross_entropy(picked, weight, targets)
