@@ -55,6 +55,7 @@ def test_a_person_on_call_sees_what_moved_since_when_and_what_to_do(alarmed: Sce
     charts = re.findall(r"<figcaption><strong>(.*?)</strong>", document)
     assert set(charts) == {*followed, "Evidence of a change"}
     assert document.count('<svg class="area"') == len(charts)
+    assert document.count('class="lost"') == len(followed), "the outage is no value of any axis"
     assert "alarm 1" in document
     for heading in ("Alarms", "Axes", "Timeline", "Looks", "Set-up"):
         assert f"<h2>{heading}" in document

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from weightgate.probe.recording import utc_now
 from weightgate.report.finding import Finding, Severity
 from weightgate.report.html import render_html
 from weightgate.report.page import (
@@ -42,6 +43,7 @@ _TABLED_LOOKS = 40
 _OPEN_CHARTS = 6
 _SHOWN_ALARMS = 20
 _SHOWN_PROMPTS = 4
+_NAMED_AXES = 3
 _DETECTION_LOOKS = 24
 _STATE_WORDS: dict[str, tuple[str, Severity]] = {
     "done": ("done", "pass"),
@@ -61,18 +63,19 @@ def status_page(config: WatchConfig, history: History) -> Page:
     """Return the page of a watch. Completions and whatever an endpoint states are untrusted; renderers treat all so."""
     looks, alarms = history.looks(limit=_SHOWN_LOOKS), history.alarms(limit=_SHOWN_ALARMS)
     baseline = history.baseline()
-    subtitle = f"{config.target.model} at {config.target.url}"
+    subtitle = f"{config.target.model} at {config.target.url}, written {_minute(utc_now())} UTC"
     if baseline is None:
-        block = Headline(severity="warn", text="nothing was asked yet", detail="Run `weightgate watch` once.")
+        mend = "Run `weightgate watch CONFIG --once`."
+        block = Headline(severity="warn", text="nothing was asked yet", detail=mend, badge="not begun")
         return Page(title=f"Watch {config.name}", subtitle=subtitle, blocks=(block,))
     state = history.state(baseline.number) or replay(history, baseline)
     timelines = history.axes(looks[-1].look) if looks else {}
     sent = letters(history)
     sections: list[Block | Section] = [
         _headline(config, baseline, looks, alarms, state, sent),
-        *_alarm_sections(alarms),
         _axes_section(config, looks, timelines, state),
         *_timeline_sections(config, baseline, looks, alarms, timelines, state),
+        *_alarm_sections(alarms),
         _looks_section(looks),
         _null_section(state),
         _setup_section(config, history, sent),
@@ -93,28 +96,50 @@ def _headline(
     undelivered = sum(letter.delivered_at is None for letter in sent)
     figures = (
         Figure(label="looks", value=f"{state.looks:,}", note=f"against baseline {baseline.number}"),
-        Figure(label="last look", value=_minute(looks[0].started_at) if looks else "none", note="UTC"),
+        Figure(
+            label="last look",
+            value=_minute(looks[0].started_at) if looks else "none",
+            note=f"UTC, every {config.every}",
+        ),
         Figure(label="outages", value=str(counts["outage"]), note=f"of the last {len(looks):,} looks"),
-        Figure(label="false alarms", value=f"{config.alarm.alpha:.0%}", note="at most, ever, while nothing changes"),
+        Figure(
+            label="false alarms", value=f"{100 * config.alarm.alpha:.2g}%", note="at most, ever, while nothing changes"
+        ),
         *((Figure(label="undelivered", value=str(undelivered), note="letters to webhooks"),) if undelivered else ()),
     )
-    severity, text, detail = _standing(baseline, looks, opened, state)
-    return Headline(severity=severity, text=text, detail=detail, figures=figures)
+    severity, badge, text, detail = _standing(baseline, looks, opened, state)
+    return Headline(severity=severity, badge=badge, text=text, detail=detail, figures=figures)
 
 
 def _standing(
     baseline: BaselineRow, looks: Sequence[LookRow], opened: AlarmRow | None, state: WatchState
-) -> tuple[Severity, str, str]:
+) -> tuple[Severity, str, str, str]:
+    """Severity, the word for it, the sentence and what there is to say beside it."""
     if opened is not None:
-        mend = "`--acknowledge` ends it; `--baseline` takes what is now as normal."
-        return "fail", opened.headline, f"Open since {_minute(opened.opened_at)} UTC. {mend}"
+        return "fail", "alarm", *_alarm_words(opened)
     if looks and looks[0].state in ("outage", "budget"):
-        return "warn", "the last look could not be taken", looks[0].note
+        return "warn", "no look", "the last look could not be taken", looks[0].note
     if baseline.ready_at is None:
-        return "warn", "the baseline is not complete yet", f"{state.snapshots} snapshots are taken"
+        return "warn", "not begun", "the baseline is not complete yet", f"{state.snapshots} snapshots are taken"
     if not state.looks:
-        return "note", "the baseline is taken; no look was taken since", ""
-    return "pass", f"nothing changed in {state.looks:,} looks", _would_have_seen(state)
+        return "note", "baseline", "the baseline is taken; no look was taken since", ""
+    return "pass", "quiet", f"nothing changed in {state.looks:,} looks", _would_have_seen(state)
+
+
+def _alarm_words(alarm: AlarmRow) -> tuple[str, str]:
+    """What moved; and what it looks like, since when, where to read on, and how to end it."""
+    body = alarm.body
+    moved = [axis["words"] for axis in body["axes"]]
+    more = f"; {len(moved) - _NAMED_AXES} more axes moved" if len(moved) > _NAMED_AXES else ""
+    looks_like = body["comparison"]["headline"] if body["comparison"]["changed"] else "no cause can be named"
+    report = f" The comparison is in `{body['report']}`." if body["report"] else ""
+    parts = (
+        f"It looks like this: {looks_like}.",
+        f"It shows since {_minute(body['since'])} UTC and is open since {_minute(alarm.opened_at)} UTC.{report}",
+        "`weightgate watch CONFIG --acknowledge` ends it and keeps the baseline; `--baseline` takes what is now as "
+        "normal.",
+    )
+    return "; ".join(moved[:_NAMED_AXES]) + more, "\n\n".join(parts)
 
 
 def _would_have_seen(state: WatchState) -> str:
@@ -144,7 +169,7 @@ def _alarm_sections(alarms: Sequence[AlarmRow]) -> list[Section]:
     sections = [Section(title="Alarms", blocks=(findings,))]
     if shown:
         title = f"Prompts that show alarm {alarms[0].alarm}"
-        sections.append(Section(title=title, blocks=shown, collapsed=alarms[0].ended_at is not None))
+        sections.insert(0, Section(title=title, blocks=shown, collapsed=alarms[0].ended_at is not None))
     return sections
 
 
@@ -174,12 +199,11 @@ def _axes_section(
     )
     columns = (
         Column(name="axis"),
+        Column(name="reading"),
         Column(name="baseline", align="right"),
         Column(name="last look", align="right"),
         Column(name="shift", align="right"),
-        Column(name="p", align="right"),
         Column(name="evidence", align="right"),
-        Column(name="reading"),
     )
     block: Block = Table(columns=columns, rows=rows, caption=caption) if rows else Prose(text="No look was taken yet.")
     return Section(title="Axes", blocks=(block,))
@@ -189,6 +213,7 @@ def _axis_row(config: WatchConfig, axis: AxisState, look: AxisLook, needed: floa
     floor = max(config.alarm.floor, axis.noise)
     share = max(0.0, math.log(max(look.evidence, 1.0))) / math.log(needed) if needed > 1 else 0.0
     sure, large = look.evidence >= needed, abs(look.shift) > floor
+    p_value = 2 * min(look.p_value, 1 - look.p_value)
     reading = (
         Cell(text="moved", severity="fail")
         if sure and large
@@ -198,12 +223,11 @@ def _axis_row(config: WatchConfig, axis: AxisState, look: AxisLook, needed: floa
     )
     return (
         look.axis,
+        reading,
         spell_value(look.axis, look.mean - look.shift),
         spell_value(look.axis, look.mean),
         Cell(text=f"{look.shift:+.3f}", detail=f"floor {floor:.3f}, n = {look.prompts:,}"),
-        f"{2 * min(look.p_value, 1 - look.p_value):.2g}",
-        Cell(text=odds(look.evidence), graphic=Bar(share=min(1.0, share))),
-        reading,
+        Cell(text=odds(look.evidence), graphic=Bar(share=min(1.0, share)), detail=f"p = {p_value:.2g}"),
     )
 
 
@@ -218,15 +242,18 @@ def _timeline_sections(
     shown = [look for look in reversed(looks) if look.look in timelines and look.kind == "look"]
     if not shown:
         return []
+    missing = (look.look for look in looks if look.state in ("outage", "budget"))
+    gaps = tuple((float(at), math.nan) for at in missing if shown[0].look < at < shown[-1].look)
     by_axis: dict[str, list[tuple[LookRow, AxisLook]]] = {}
     for look in shown:
         for one in timelines[look.look]:
             by_axis.setdefault(one.axis, []).append((look, one))
     marks = _marks(shown, alarms)
     order = [one.axis for one in _surest_first(timelines[shown[-1].look])]
-    charts = [_axis_chart(name, by_axis[name], state.axes.get(name), baseline.number, marks) for name in order]
+    charts = [_axis_chart(name, by_axis[name], state.axes.get(name), baseline.number, marks, gaps) for name in order]
     times = f"{_minute(shown[0].started_at)} to {_minute(shown[-1].started_at)} UTC"
-    span = f"{times}, looks {shown[0].look:,} to {shown[-1].look:,}."
+    span = f"{times}, looks {shown[0].look:,} to {shown[-1].look:,}. Bands hold 95 % of looks while nothing changes."
+    span += " A cross stands where a look could not be taken." if gaps else ""
     evidence = _evidence_chart(config, order[:_OPEN_CHARTS], by_axis, marks, len(state.tested))
     sections = [Section(title="Timeline", summary=span, blocks=(evidence, *charts[:_OPEN_CHARTS]))]
     if charts[_OPEN_CHARTS:]:
@@ -241,14 +268,13 @@ def _axis_chart(
     axis: AxisState | None,
     baseline: int,
     marks: tuple[Mark, ...],
+    gaps: tuple[tuple[float, float], ...],
 ) -> LineChart:
-    """Mean by look, with the band in which 95 % of looks lie while nothing changes."""
-    normal = tuple(
-        (float(look.look), one.mean - one.shift - 2 * one.spread, one.mean - one.shift + 2 * one.spread)
-        for look, one in points
-    )
+    """Mean by look, with the band in which 95 % of looks lie while nothing changes; `gaps` break the line."""
+    normal = tuple((float(look.look), *_usual_range(one)) for look, one in points)
+    means = (*((float(look.look), one.mean) for look, one in points), *gaps)
     y_marks = () if axis is None else (Mark(at=axis.baseline_mean, label=f"baseline {baseline}"),)
-    series = Series(name=name, points=tuple((float(look.look), one.mean) for look, one in points), band=normal)
+    series = Series(name=name, points=tuple(sorted(means, key=lambda point: point[0])), band=normal)
     return LineChart(
         title=name,
         x=Axis(label="look"),
@@ -257,6 +283,11 @@ def _axis_chart(
         x_marks=marks,
         y_marks=y_marks,
     )
+
+
+def _usual_range(axis: AxisLook) -> tuple[float, float]:
+    usual = axis.mean - axis.shift
+    return max(0.0, usual - 2 * axis.spread), min(1.0, usual + 2 * axis.spread)
 
 
 def _evidence_chart(
