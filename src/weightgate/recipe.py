@@ -16,6 +16,9 @@ from weightgate.strict_yaml import StrictPart, load_strict, parse_strict
 
 FILE_NAME = "weightgate.yaml"
 
+MAX_EPOCHS = 10_000
+"""More passes over the same data are a slip of the keyboard: steps are counted epoch by epoch before training."""
+
 
 class Source(StrictPart):
     """One source of records: a local file (JSONL, JSON.gz, Parquet, plain text) or a hub data set."""
@@ -52,7 +55,7 @@ class Optimizer(StrictPart):
 
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.1, ge=0)
-    betas: list[float] = Field([0.9, 0.95], min_length=2, max_length=2)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.9, 0.95], min_length=2, max_length=2)
     eps: float = Field(1e-8, gt=0)
     clip_norm: float = Field(1.0, gt=0, description="global gradient norm is clipped to this")
 
@@ -64,6 +67,12 @@ class Schedule(StrictPart):
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps")
     decay: float = Field(0.2, ge=0, le=1, description="wsd only: share of the steps at the end")
     floor: float = Field(0.1, ge=0, le=1, description="last learning rate as a share of the peak")
+
+    @model_validator(mode="after")
+    def _one_after_the_other(self) -> Schedule:
+        if self.kind == "wsd" and self.warmup + self.decay > 1:
+            raise ValueError("warmup and decay together are longer than the stage")
+        return self
 
 
 class Adapter(StrictPart):
@@ -120,7 +129,7 @@ class _Stage(StrictPart):
 
 class _TokenStage(_Stage):
     steps: int | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0, le=10_000)
+    epochs: float | None = Field(None, gt=0, le=MAX_EPOCHS)
     tokens: int | None = Field(None, gt=0, description="train on about this many tokens, rounded up to whole steps")
     packing: bool = Field(True, description="several documents a row, with block-diagonal attention")
 
@@ -148,7 +157,7 @@ class Reward(_Stage):
     """A Bradley-Terry reward model on chosen/rejected pairs, started from the stage before it."""
 
     kind: Literal["reward"]
-    epochs: float = Field(1.0, gt=0, le=10_000)
+    epochs: float = Field(1.0, gt=0, le=MAX_EPOCHS)
     center: float = Field(0.0, ge=0, description="weight of mean((r_chosen + r_rejected)^2)")
     adapter: Adapter | None = None
     audits: list[Audit] = Field(default_factory=list, description="audits of the stage's data, one for each source")

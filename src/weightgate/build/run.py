@@ -24,12 +24,13 @@ from weightgate.build.workspace import Workspace
 from weightgate.contract import lock
 from weightgate.errors import CorruptError, LockError, RecipeError, StoreError
 from weightgate.lineage import training_cost
-from weightgate.recipe import Align, Recipe
+from weightgate.recipe import Align, Pretrain, Recipe
 from weightgate.store import Manifest, Result, digest_json, require_free_space
 from weightgate.store.lease import exclusive
 from weightgate.store.objects import MEND_DAMAGE
 from weightgate.store.records import measured_key, recording_time
 from weightgate.store.resume import clear
+from weightgate.train.adapters import require_4bit
 from weightgate.train.checkpoints import (
     load_policy,
     load_reward,
@@ -86,6 +87,7 @@ def build_model(
         lock.require_agreement(locked, facts.contract, workspace.lock_path)
         refuse_contamination(workspace, facts.suite)
         refuse_unmeasurable(workspace.recipe, facts)
+    _require_what_is_installed(workspace)
     _require_disk_budget(workspace, facts)
     if workspace.accelerator.is_main_process:
         _tidy(workspace, observer, restart)
@@ -94,6 +96,13 @@ def build_model(
     if start is not None:
         run.start_from(start, until)
     return run.through(until)
+
+
+def _require_what_is_installed(workspace: Workspace) -> None:
+    """Refuse now what a later stage could not load. Locking and planning are fine on a machine that lacks it."""
+    for stage in workspace.recipe.stages:
+        if not isinstance(stage, Pretrain) and stage.adapter is not None and stage.adapter.bits == 4:
+            require_4bit(workspace.device)
 
 
 def _tidy(workspace: Workspace, observer: Observer, restart: bool) -> None:

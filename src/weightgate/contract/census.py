@@ -82,7 +82,7 @@ class Census:
 def census_problems(census: Census) -> list[str]:
     """Return why this data must not be trained on, one sentence each; an empty list means that it may be."""
     if census.rows == 0:
-        return [f"no row is left to train on, out of {census.records:,} records"]
+        return [f"no row is left to train on, out of {census.records:,} records{_reasons_for_nothing(census)}"]
     problems = _fault_counts(census)
     if census.kind in ("documents", "conversations") and census.supervised_tokens == 0:
         problems.append("no token is supervised, so there is nothing to learn")
@@ -91,6 +91,17 @@ def census_problems(census: Census) -> list[str]:
     if census.kind == "conversations":
         problems += _supervision_problems(census)
     return problems
+
+
+def _reasons_for_nothing(census: Census) -> str:
+    reasons = {
+        "do not fit into the context (raise `context`)": census.rows_too_long,
+        "have no answer inside the context (raise `context`)": census.rows_without_supervision,
+        "have two equal completions": census.pairs_identical,
+        "are held out (lower `holdout`)": census.holdout_rows,
+    }
+    told = [f"{count:,} {reason}" for reason, count in reasons.items() if count]
+    return f": {', '.join(told)}" if told else ""
 
 
 def _fault_counts(census: Census) -> list[str]:

@@ -12,6 +12,8 @@ import torch
 from weightgate.data.batches import FILLER, IGNORED, HoldoutBatch, PairBatch, PromptBatch, TokenBatch
 from weightgate.data.order import EpochOrder, permutation
 from weightgate.data.rows import PairRows, TokenRows
+from weightgate.errors import DataError
+from weightgate.recipe import MAX_EPOCHS
 
 WINDOW_SAMPLES = 4096
 """Samples that are packed together: enough to fill rows, few enough to leave the shuffle intact."""
@@ -108,8 +110,19 @@ class TokenLoader:
         return self._order.num_steps(epochs)
 
     def steps_for_tokens(self, tokens: int) -> int:
-        """Steps that see about so many tokens, rounded up to whole steps."""
-        return self._order.num_steps(tokens / self.rows.num_tokens)
+        """Steps that see about so many tokens, rounded up to whole steps.
+
+        Raises `DataError` where the data would be read more than `MAX_EPOCHS` times.
+        """
+        epochs = tokens / self.rows.num_tokens
+        if epochs > MAX_EPOCHS:
+            raise DataError(
+                "the stage asks for far more tokens than its data holds",
+                expected=f"at most {MAX_EPOCHS:,} passes over {self.rows.num_tokens:,} tokens",
+                found=f"{tokens:,} tokens, which are {epochs:,.0f} passes",
+                mend="ask for fewer `tokens`, or add data",
+            )
+        return self._order.num_steps(epochs)
 
     def locate(self, step: int) -> tuple[int, int]:
         """(epoch, batch within it) of a global step, all from 0."""

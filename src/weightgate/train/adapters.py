@@ -193,13 +193,8 @@ def _unknown_module(target: str, names: list[str], where: str) -> ModelError:
     )
 
 
-def pack_4bit(model: Any, *, skip: list[str]) -> None:
-    """Replace the model's linear layers, heads apart, by NF4 ones in place (Dettmers et al. 2023, section 3).
-
-    `skip` names modules that stay as well, because they are trained whole. Raises `ModelError` when bitsandbytes is not
-    installed or has no kernel for the model's device.
-    """
-    device = next(model.parameters()).device
+def require_4bit(device: torch.device) -> None:
+    """Raise `ModelError` unless 4-bit weights can be had on a device: asked for before anything is trained."""
     if bitsandbytes is None:
         raise ModelError(
             "4-bit weights need bitsandbytes, which is not installed",
@@ -207,6 +202,16 @@ def pack_4bit(model: Any, *, skip: list[str]) -> None:
             mend="pip install 'weightgate[qlora]', or set adapter.bits to 16",
         )
     _check_packs_on(device)
+
+
+def pack_4bit(model: Any, *, skip: list[str]) -> None:
+    """Replace the model's linear layers, heads apart, by NF4 ones in place (Dettmers et al. 2023, section 3).
+
+    `skip` names modules that stay as well, because they are trained whole. Raises `ModelError` when bitsandbytes is not
+    installed or has no kernel for the model's device.
+    """
+    device = next(model.parameters()).device
+    require_4bit(device)
     for name in _linear_names(model):
         module = model.get_submodule(name)
         if isinstance(module, nn.Linear) and not any(_matches(name, kept) for kept in skip):
