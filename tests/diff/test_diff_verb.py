@@ -101,12 +101,14 @@ def test_a_tolerance_turns_a_small_change_into_none(folder: Path) -> None:
         (["a.jsonl", "a.jsonl", "--again"], "both sides are recordings"),
         (["a.jsonl", "a.jsonl", "--html", "no/such/folder.html"], "cannot be written"),
         (["a.jsonl", "torn.jsonl"], "torn.jsonl:1"),
+        (["a.jsonl", "prompts.jsonl"], "a prompt without an answer"),
         (["a.jsonl", "https://host.example/v1"], "none is named"),
     ],
 )
 def test_mistakes_are_exit_code_2(folder: Path, arguments: list[str], what: str) -> None:
     write_sides(folder, a=recorded(Speaker(1), ASKED[:9]), b=recorded(Speaker(1), ASKED[50:60]))
     (folder / "torn.jsonl").write_text('{"kind": "heade\n')
+    (folder / "prompts.jsonl").write_text('{"prompt": "How do I dry herbs?"}\n')
     done = run(*arguments)
     assert (done.exit_code, what in done.output) == (2, True), done.output
 

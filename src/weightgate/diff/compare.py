@@ -30,6 +30,7 @@ from weightgate.diff.weights import WeightEvidence
 from weightgate.probe.recording import Snapshot, TargetDescription
 from weightgate.stats import (
     benjamini_hochberg,
+    effect_behind,
     kernel_test,
     prompts_needed,
     smallest_effect_seen,
@@ -40,6 +41,9 @@ ALPHA = 0.05
 SCHEMA = 1
 LEAST_TRIAGE_PROMPTS = 40
 """On fewer prompts the evidence of the triage is mostly noise."""
+
+_SILENCE = 0.1
+"""No stage makes a model say nothing. Where so many more answers of one side are empty, none is named."""
 
 _SUGGESTIVE = 0.2
 """Between alpha and this corrected p, a comparison cannot tell rather than finds nothing."""
@@ -53,12 +57,16 @@ _WEIGHTS = {
 }
 """Shares of alpha: the joint test sees most changes first; a single trait is only for sharp ones that it overlooks."""
 
+_LARGE = 0.8
+"""A large shift, in standard deviations (Cohen 1988, section 2.2.3). What may miss even that has found nothing out."""
+
 _SPENT = 0.8
 """Share of alpha that is spent. An exact test that spends all is seen above alpha in half of all trials of it."""
 
 _SIDES = ("before", "after")
 _STYLE_SAMPLES = 2
 _DECIDING = 8
+_NEAREST = 5
 _LENGTH = STYLE_FEATURES.index("words")
 
 
@@ -94,14 +102,16 @@ class General:
 class Comparison:
     """Everything that comparing two recordings gives.
 
-    `changed`: something differs beyond chance and tolerance. `smallest_effect` is the d_z that a single scored row
-    would have shown with 80 % power; `more_prompts` how many more prompts like these would decide what cannot be told.
+    `changed`: something differs beyond chance and tolerance. `identical` counts the prompts at which both sides say the
+    same. `smallest_effect` is the d_z that a single scored row would have shown with 80 % power; `more_prompts` how
+    many more prompts like these would decide what cannot be told.
     """
 
     before: TargetDescription
     after: TargetDescription
     prompts: int
     left_out: int
+    identical: int
     samples: int
     alpha: float
     rows: tuple[Row, ...]
@@ -143,6 +153,7 @@ class Comparison:
             "after": dict(vars(self.after)),
             "prompts": self.prompts,
             "left_out": self.left_out,
+            "identical": self.identical,
             "samples": self.samples,
             "alpha": self.alpha,
             "corrected_over": len(self.rows),
@@ -189,22 +200,26 @@ def compare(
     changed = _has_changed(rows, general, alpha, tolerance)
     declared = declared_differences(before, after)
     shown = pair_evidence(pairs, *styles) if len(pairs) >= LEAST_PROMPTS else {}
+    identical = sum(pair.before == pair.after for pair in pairs)
     size = max(sum(row.kind != "style" for row in rows), 1)
     return Comparison(
         before=before.target,
         after=after.target,
         prompts=len(pairs),
         left_out=max(len(before.completions), len(after.completions)) - len(pairs),
+        identical=identical,
         samples=min(len(pair.before) for pair in pairs),
         alpha=alpha,
         rows=rows,
         general=general,
         declared=declared,
-        verdict=_verdict(shown, len(pairs), declared, weights, model) if changed else None,
+        verdict=_verdict(shown, pairs, declared, weights, model) if changed else None,
         deciding=_deciding(pairs, rows) if changed else (),
         changed=changed,
         smallest_effect=smallest_effect_seen(len(pairs), alpha=alpha / size),
-        more_prompts=None if changed else _more_prompts(rows, alpha, size),
+        more_prompts=None
+        if changed
+        else _more_prompts(len(pairs), identical, rows, general if tolerance == 0 else (), alpha, size),
         evidence=shown,
         weights=weights,
     )
@@ -279,7 +294,7 @@ def _has_changed(rows: Sequence[Row], general: Sequence[General], alpha: float, 
 
 def _verdict(
     shown: dict[str, float],
-    prompts: int,
+    pairs: Sequence[Pair],
     declared: Sequence[Declared],
     weights: WeightEvidence | None,
     model: TriageModel | None,
@@ -290,33 +305,49 @@ def _verdict(
     stated = [str(one) for one in declared if one.kind in ("decoding", "prompt")]
     if stated:
         return declared_verdict("the two recordings were not taken alike: " + ", ".join(stated))
-    if prompts < LEAST_TRIAGE_PROMPTS:
-        return undetermined(f"{prompts} prompts are too few to tell stages apart, which takes {LEAST_TRIAGE_PROMPTS}")
+    silent = [sum(not getattr(pair, side)[0].strip() for pair in pairs) for side in _SIDES]
+    if abs(silent[1] - silent[0]) > _SILENCE * len(pairs):
+        worse = int(silent[1] > silent[0])
+        told = f"{silent[worse]:,} of {len(pairs):,} answers {_SIDES[worse]} are empty"
+        return undetermined(f"{told}: look for an outage, a filter or a limit first")
+    if len(pairs) < LEAST_TRIAGE_PROMPTS:
+        return undetermined(
+            f"{len(pairs)} prompts are too few to tell stages apart, which takes {LEAST_TRIAGE_PROMPTS}"
+        )
     return triage(shown, model)
 
 
-def _more_prompts(rows: Sequence[Row], alpha: float, size: int) -> int | None:
-    """How many more prompts the likeliest row needs, where it is suggestive; None: nothing hints at a change."""
-    scored = [row for row in rows if row.kind != "style"]
-    hints = [row for row in scored or rows if row.adjusted_p <= _SUGGESTIVE and math.isfinite(row.size)]
-    needed = [
-        wanted - row.effect.n for row in hints if (wanted := prompts_needed(row.size, alpha=alpha / size)) is not None
-    ]
-    return max(1, min(needed)) if needed else None
+def _more_prompts(
+    asked: int, identical: int, rows: Sequence[Row], general: Sequence[General], alpha: float, size: int
+) -> int | None:
+    """How many more prompts would decide; None: nothing hints at a change, and a large one would have been seen.
+
+    Each hint needs as many as find an effect of the size seen with 80 % power; the hint that needs fewest counts.
+    """
+    scored = [row for row in rows if row.kind != "style" and alpha < row.adjusted_p <= _SUGGESTIVE]
+    needed = [(prompts_needed(row.size, alpha=alpha / size), row.effect.n) for row in scored]
+    hints = [one.adjusted_p for one in general if one.adjusted_p <= _SUGGESTIVE]
+    needed += [(prompts_needed(effect_behind(p, asked), alpha=alpha), asked) for p in hints]
+    if not needed and smallest_effect_seen(asked, alpha=alpha / size) > _LARGE and identical < asked:
+        needed = [(prompts_needed(_LARGE, alpha=alpha / size), asked)]
+    missing = [wanted - had for wanted, had in needed if wanted is not None]
+    return max(1, min(missing)) if missing else None
 
 
 def _deciding(pairs: Sequence[Pair], rows: Sequence[Row]) -> tuple[DecidingPrompt, ...]:
-    """The prompts that contribute most to the changed rows, in standard deviations of each row, in its direction."""
+    """The prompts that contribute most to the changed rows, in standard deviations of each row, in its direction.
+
+    Where only a joint test sees the change, the rows that come nearest stand in.
+    """
     weight = np.zeros(len(pairs))
     shows: list[list[tuple[float, str]]] = [[] for _ in pairs]
-    for row in rows:
+    for row in [row for row in rows if row.changed] or sorted(rows, key=lambda row: row.test.p_value)[:_NEAREST]:
         spread = float(np.std(row.differences)) or 1.0
-        if row.changed:
-            for position, difference in zip(row.positions, row.differences, strict=True):
-                share = difference * math.copysign(1.0, row.effect.value) / spread
-                if share > 0:
-                    weight[position] += share
-                    shows[position].append((share, row.name))
+        for position, difference in zip(row.positions, row.differences, strict=True):
+            share = difference * math.copysign(1.0, row.effect.value) / spread
+            if share > 0:
+                weight[position] += share
+                shows[position].append((share, row.name))
     ranked = [int(at) for at in np.argsort(-weight, kind="stable") if weight[at] > 0]
     return tuple(_shown(pairs[at], shows[at]) for at in ranked[:_DECIDING])
 

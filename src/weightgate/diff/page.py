@@ -80,9 +80,11 @@ def _headline(comparison: Comparison) -> Headline:
     axes = [row for row in comparison.rows if row.kind == "axis"]
     figures = [
         Figure(label="prompts", value=f"{comparison.prompts:,}", note=f"{comparison.left_out:,} left out"),
+        Figure(label="answered alike", value=f"{comparison.identical:,}", note="to the letter"),
         Figure(label="samples", value=str(comparison.samples), note="of each prompt and side"),
-        Figure(label="traits of style moved", value=_count_moved(comparison.rows, "style")),
     ]
+    if any(row.kind == "style" for row in comparison.rows):
+        figures.append(Figure(label="traits of style moved", value=_count_moved(comparison.rows, "style")))
     if axes:
         figures.insert(2, Figure(label="axes moved", value=_count_moved(axes, "axis")))
     return Headline(
@@ -100,7 +102,10 @@ def _count_moved(rows: Sequence[Row], kind: str) -> str:
 
 
 def _would_have_seen(comparison: Comparison) -> str:
-    return f"a shift of {comparison.smallest_effect:.2f} standard deviations would have been seen in 8 of 10 cases"
+    shift = f"a shift of {comparison.smallest_effect:.2f} standard deviations"
+    if comparison.more_prompts is not None:
+        return f"only {shift} or more would have been seen in 8 of 10 cases"
+    return f"{shift} would have been seen in 8 of 10 cases"
 
 
 def _table(title: str, rows: Sequence[Row], corrected_over: int) -> Table:
@@ -269,7 +274,8 @@ def _deciding_section(comparison: Comparison, brief: bool) -> Section | None:
         )
         for one in shown
     )
-    return Section(title="The prompts that decide", blocks=blocks)
+    told = "Of all prompts these show the change most; above each stands what it shows."
+    return Section(title="The prompts that decide", summary=told, blocks=blocks)
 
 
 def _shortened(one: DecidingPrompt) -> DecidingPrompt:
@@ -335,10 +341,14 @@ def _details(comparison: Comparison) -> Section:
     ]
     return Section(
         title="Details",
-        summary=f"the two sides, {len(comparison.rows)} rows and {len(comparison.general)} general tests",
+        summary=f"the two sides, {_counted(comparison.rows, 'row')}, {_counted(comparison.general, 'general test')}",
         blocks=_filled(blocks),
         collapsed=True,
     )
+
+
+def _counted(things: Sequence[object], name: str) -> str:
+    return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _filled(blocks: Sequence[Block]) -> tuple[Block, ...]:

@@ -11,6 +11,9 @@ if that were the cause? A verdict needs all causes but one ruled out. How a caus
   prediction sets; Romano, Sesia & Candès 2020). With a few dozen pairs of each cause this ranks pairs better: it asks
   for one sure score rather than for three coarse p-values.
 
+A linear model is as sure of evidence unlike any that it has seen as of any other. So a model may have a `reach`: beyond
+it, as where one side is silent or speaks another language, no cause is named.
+
 A verdict on behaviour alone is a hypothesis. In a lineage of one's own, rebuilding from the stage before confirms it.
 """
 
@@ -50,7 +53,8 @@ class TriageModel:
     `names` is the evidence that is read, in the order of the columns of `coefficients` (causes, names), after centring
     by `centre` and dividing by `scale`, both (names,). `intercepts` is (causes,). `calibration` holds, for each cause,
     the scores that pairs of that cause got for it while their families were left out. `alpha` is the share of pairs of
-    a cause that may be told not to be of it; `mass`, if any, the sum of scores that achieved this on left-out families.
+    a cause that may be told not to be of it; `mass`, if any, the sum of scores that achieved this on left-out families;
+    `reach`, if any, the largest `strangeness` among them.
     """
 
     names: tuple[str, ...]
@@ -62,6 +66,7 @@ class TriageModel:
     alpha: float
     trained_on: dict[str, Any]
     mass: float | None = None
+    reach: float | None = None
 
     @property
     def basis(self) -> str:
@@ -70,10 +75,17 @@ class TriageModel:
 
     def scores(self, found: Mapping[str, float]) -> dict[Cause, float]:
         """Probability of each cause under the model, 0..1, summing to 1. Raises `KeyError` for missing evidence."""
-        values = (np.array([found[name] for name in self.names]) - self.centre) / self.scale
-        logits = self.coefficients @ values + self.intercepts
+        logits = self.coefficients @ self._standardised(found) + self.intercepts
         odds = np.exp(logits - logits.max())
         return dict(zip(CAUSES, map(float, odds / odds.sum()), strict=True))
+
+    def strangeness(self, found: Mapping[str, float]) -> float:
+        """Distance from the evidence that was learnt from, in its standard deviations: root mean square over names."""
+        return float(np.sqrt(np.mean(self._standardised(found) ** 2)))
+
+    def _standardised(self, found: Mapping[str, float]) -> np.ndarray:
+        values: np.ndarray = (np.array([found[name] for name in self.names]) - self.centre) / self.scale
+        return values
 
     def plausibility(self, scores: Mapping[Cause, float]) -> dict[Cause, float]:
         """Conformal p-value of each cause: among pairs of that cause, how many had so low a score for it?"""
@@ -100,6 +112,7 @@ class TriageModel:
             "calibration": {cause: _rounded(np.sort(scores)) for cause, scores in self.calibration.items()},
             "alpha": self.alpha,
             "mass": self.mass,
+            "reach": self.reach,
             "trained_on": self.trained_on,
         }
 
@@ -118,6 +131,7 @@ class TriageModel:
             alpha=data["alpha"],
             trained_on=data["trained_on"],
             mass=data.get("mass"),
+            reach=data.get("reach"),
         )
 
 
@@ -177,6 +191,8 @@ def model_for(found: Mapping[str, float]) -> TriageModel:
 def triage(found: Mapping[str, float], model: TriageModel | None = None) -> Verdict:
     """Judge the evidence of a change that is known to be real. Raises `KeyError` for missing evidence."""
     model = model or model_for(found)
+    if model.reach is not None and model.strangeness(found) > model.reach:
+        return undetermined("this evidence is further from the usual than that of any pair that the triage learnt from")
     scores = model.scores(found)
     plausible = model.plausibility(scores)
     fitting = model.fitting(scores, plausible)
@@ -186,7 +202,7 @@ def triage(found: Mapping[str, float], model: TriageModel | None = None) -> Verd
         scores=scores,
         plausibility=plausible,
         fitting=fitting,
-        why=_why(cause, fitting, scores),
+        why=_why(cause, fitting, scores, model.mass),
         basis=model.basis,
     )
 
@@ -229,7 +245,9 @@ def undetermined(why: str) -> Verdict:
     )
 
 
-def _why(cause: Cause | None, fitting: tuple[Cause, ...], scores: Mapping[Cause, float]) -> str:
+def _why(cause: Cause | None, fitting: tuple[Cause, ...], scores: Mapping[Cause, float], mass: float | None) -> str:
+    if cause is not None and mass is not None:
+        return f"{STAGE_WORDS[cause]} scores {scores[cause]:.2f}, and {mass:.2f} is enough for a verdict"
     if cause is not None:
         return f"every other cause is unlike this evidence; {STAGE_WORDS[cause]} scores {scores[cause]:.2f}"
     if not fitting:

@@ -36,13 +36,14 @@ def headline(
 def _unchanged(more_prompts: int | None) -> str:
     if more_prompts is None:
         return "nothing changed"
-    return f"cannot tell; about {more_prompts:,} more prompts like these would decide"
+    prompts = "prompt" if more_prompts == 1 else "prompts"
+    return f"cannot tell; about {more_prompts:,} more {prompts} like these would decide"
 
 
 def _undetermined(verdict: Verdict | None, rows: Sequence[Row]) -> str:
     fitting = [STAGE_WORDS[cause] for cause in verdict.fitting] if verdict else []
-    doubt = " or ".join(fitting) if 1 < len(fitting) < len(STAGE_WORDS) else "cause undetermined"
-    return f"something changed, but which stage cannot be told ({doubt})" + _moved(rows)
+    doubt = f" ({' or '.join(fitting)})" if 1 < len(fitting) < len(STAGE_WORDS) else ""
+    return f"something changed, but which stage cannot be told{doubt}" + _moved(rows)
 
 
 def _same_weights(verdict: Verdict, declared: Sequence[Declared]) -> str:

@@ -44,7 +44,7 @@ def is_plain(line: bytes) -> bool:
         data = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(data, dict) and "completion" in data and "kind" not in data
+    return isinstance(data, dict) and bool({"prompt", "completion"} & data.keys()) and "kind" not in data
 
 
 def plain_rows(lines: Sequence[bytes], origin: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -120,6 +120,9 @@ def _sample(data: dict[str, Any], default: int, where: str) -> int:
 
 def _completion(data: dict[str, Any], where: str) -> str:
     completion = data.get("completion")
+    if completion is None:
+        mend = "ask these prompts first: `weightgate snapshot TARGET --prompts FILE -o RECORDING`"
+        raise DataError("a prompt without an answer", where=where, expected="a recording: `completion`", mend=mend)
     if not isinstance(completion, str):
         raise DataError("wrong value for 'completion'", where=where, expected="a text")
     return whole_text(completion)
