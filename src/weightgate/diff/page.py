@@ -55,7 +55,7 @@ _TRAIT_WORDS = {
 
 def comparison_page(comparison: Comparison, *, brief: bool = False) -> Page:
     """Return the report; `brief` shortens the deciding prompts to what a terminal has room for."""
-    axes = [row for row in comparison.rows if row.is_headline]
+    axes = sorted((row for row in comparison.rows if row.is_headline), key=lambda row: not row.changed)
     blocks: list[Block | Section | None] = [
         _headline(comparison),
         _table("What moved", axes, len(comparison.rows)) if axes else None,
@@ -127,13 +127,17 @@ def _row(row: Row) -> tuple[Cell | str, ...]:
         f"{row.before:.3g}",
         f"{row.after:.3g}",
         Cell(
-            text=f"{row.effect.value:+.3g}",
-            detail=f"{row.effect.low:+.3g} to {row.effect.high:+.3g}, n = {row.effect.n:,}",
+            text=_signed(row.effect.value),
+            detail=f"{_signed(row.effect.low)} to {_signed(row.effect.high)}, n = {row.effect.n:,}",
             graphic=Interval(value=row.effect.value, low=row.effect.low, high=row.effect.high, threshold=0.0),
         ),
         f"{row.adjusted_p:.2g}",
         _reading(row),
     )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3g}" if value else "0"
 
 
 def _reading(row: Row) -> Cell:

@@ -56,11 +56,11 @@ def _same_weights(verdict: Verdict, declared: Sequence[Declared]) -> str:
 
 
 def _moved(rows: Sequence[Row]) -> str:
-    """Which axes moved, which only changed their wrapping or length, and which did not change."""
+    """Which axes moved, which only changed their wrapping or length, which did not change; and where diversity went."""
     by_axis: dict[str, set[str]] = {}
     for row in rows:
         axis = row.name.split(".")[0]
-        if row.is_headline and axis in _AXES:
+        if row.kind == "axis" and axis in _AXES:
             state = (
                 "unchanged"
                 if not row.changed
@@ -71,8 +71,15 @@ def _moved(rows: Sequence[Row]) -> str:
     for state in ("moved", "changed in format only", "changed in length only", "unchanged"):
         axes = [axis for axis in _AXES if axis in by_axis and _overall(by_axis[axis]) == state]
         if axes:
-            said.append(f"{' and '.join(axes)} {state}")
+            said.append(f"{_listed(axes)} {state}")
+    ways = {"rose" if row.effect.value > 0 else "fell" for row in rows if row.kind == "diversity" and row.changed}
+    if ways:
+        said.append(f"diversity {ways.pop() if len(ways) == 1 else 'moved'}")
     return "; " + "; ".join(said) if said else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _overall(states: set[str]) -> str:
