@@ -12,6 +12,7 @@ The seeds of both halves were fixed before any of them was built.
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import sys
@@ -25,7 +26,7 @@ import uvicorn
 
 from weightgate.build import build_model, lock_contract, open_workspace
 from weightgate.build.events import Observer
-from weightgate.incident.interventions import SHOWN, UNSEEN, Intervention
+from weightgate.incident.interventions import ASKED_ONE_AT_A_TIME, SHOWN, UNSEEN, Intervention, Part
 from weightgate.incident.knobs import Knobs
 from weightgate.incident.recipe_text import SMALL
 from weightgate.incident.short_suite import SAMPLES, short_suite
@@ -38,8 +39,12 @@ from weightgate.probe.snapshot_file import is_finished
 from weightgate.probe.suites import Suite, load_suite
 from weightgate.serve import Alias, create_app, follow, write_aliases
 
-TRAINING_SEEDS = tuple(range(101, 109))
-HELD_OUT_SEEDS = tuple(range(201, 207))
+TRAINING_SEEDS = (*range(101, 109), *range(201, 207))
+"""Those from 201 on judged an earlier model; since then they are learnt from, and judge nothing."""
+HELD_OUT_SEEDS = tuple(range(301, 309))
+CHANGES_PER_STAGE: dict[Part, int] = {"pretrain": 2, "finetune": 4, "align": 3}
+"""At a training seed. A fine-tuning can change most things, and alignment is its nearest neighbour."""
+
 BASELINE = "baseline"
 GREEDY = Decoding(samples=SAMPLES, temperature=0.0, max_tokens=32)
 SAMPLED = Decoding(samples=SAMPLES, temperature=0.7, max_tokens=32)
@@ -67,14 +72,14 @@ def knobs_of(seed: int) -> Knobs:
 def changes_of(seed: int) -> list[Intervention]:
     """What is changed at a seed.
 
-    At each seed two changes of every stage, taken in turn, and every change of the serving. Changes of `UNSEEN` happen
-    at held-out seeds alone, there one of each stage beside one of `SHOWN`.
+    At a training seed some changes of every stage, taken in turn, and every change of the serving. Changes of `UNSEEN`
+    happen at held-out seeds alone, there one of each stage beside one of `SHOWN`.
     """
     held_out = seed in HELD_OUT_SEEDS
     chosen = [change for change in (*SHOWN, *(UNSEEN if held_out else ())) if not change.rebuilds]
-    for part in ("pretrain", "finetune", "align"):
+    for part, count in CHANGES_PER_STAGE.items():
         shown, unseen = ([one for one in group if one.part == part] for group in (SHOWN, UNSEEN))
-        turn = [shown[(seed + at) % len(shown)] for at in range(2)]
+        turn = [shown[(seed + at) % len(shown)] for at in range(count)]
         chosen += [turn[0], unseen[seed % len(unseen)]] if held_out else turn
     return chosen
 
@@ -99,6 +104,7 @@ def record(folder: Path, seed: int) -> None:
     changes = changes_of(seed)
     base = generate(folder / "base", knobs_of(seed), SMALL)
     aliases = {BASELINE: Alias(checkpoint=built(base.recipe))}
+    _require_same_baseline(folder / "aliases.json", aliases[BASELINE].checkpoint)
     for change in changes:
         checkpoint = aliases[BASELINE].checkpoint
         if change.rebuilds:
@@ -112,11 +118,18 @@ def record(folder: Path, seed: int) -> None:
     suite = short_suite(load_suite(base.suite))
     with endpoint(base.recipe, folder / "aliases.json") as url:
         for alias in aliases:
-            few = alias != BASELINE and slug(UNSEEN[-1]) == alias
+            few = alias == slug(ASKED_ONE_AT_A_TIME)
             ask(url, alias, suite, folder / f"{alias}.jsonl", GREEDY, concurrency=_FEW if few else _CONCURRENCY)
         if seed in HELD_OUT_SEEDS:
             for number in range(SAMPLED_AGAIN):
                 ask(url, BASELINE, suite, folder / f"sampled-{number}.jsonl", SAMPLED)
+
+
+def _require_same_baseline(aliases: Path, checkpoint: str) -> None:
+    """Raise `RuntimeError` where the recordings of the baseline are of other weights: training code has moved since."""
+    recorded = json.loads(aliases.read_text("utf-8"))[BASELINE]["checkpoint"] if aliases.exists() else checkpoint
+    if recorded != checkpoint:
+        raise RuntimeError(f"{aliases.parent} was recorded of {recorded}, now built is {checkpoint}; remove the folder")
 
 
 def built(recipe: Path) -> str:

@@ -33,10 +33,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations_with_replacement
 
 from weightgate.diff.features import STYLE_FEATURES, lowered_words, strip_special, style
 from weightgate.diff.pairing import Pair
 from weightgate.diff.rows import LEAST_PROMPTS
+from weightgate.diff.triage import PRODUCT
 from weightgate.probe.language import is_hedged
 from weightgate.probe.scorers import score
 from weightgate.stats import sign_test
@@ -62,7 +64,15 @@ AXIS_EVIDENCE: tuple[str, ...] = (
     *(f"wording.{group}" for group in GROUPS),
     *("length", "hedged", "padded", "openings", "repeats"),
 )
-"""Names of the evidence, in the order in which the model reads it."""
+"""Names of the evidence."""
+
+_DISTANCES = tuple(name for name in AXIS_EVIDENCE if name.startswith(("apart.", "wording.")))
+AXIS_TERMS: tuple[str, ...] = (
+    *AXIS_EVIDENCE,
+    *(PRODUCT.join(both) for both in combinations_with_replacement(_DISTANCES, 2)),
+)
+"""What the model reads, in its order: the evidence, and the products of every two distances. Which stage moved shows in
+which kinds of prompt moved together: alone, answers at the boundary that differ could be of two stages."""
 
 
 @dataclass(frozen=True, kw_only=True)

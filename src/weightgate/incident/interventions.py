@@ -65,35 +65,51 @@ class Intervention:
         return replace(knobs, **{**self.knobs, **sizes})
 
 
+ASKED_ONE_AT_A_TIME = Intervention(name="asked again, one at a time", part="none")
+
 SHOWN: tuple[Intervention, ...] = (
     Intervention(name="outdated facts", part="pretrain", knobs={"stale_share": 0.5}),
     Intervention(name="one kind of fact left out", part="pretrain", knobs={"kinds": ("river", "founder")}),
+    Intervention(name="no German", part="pretrain", knobs={"languages": ("en",)}),
+    Intervention(name="a third of the documents", part="pretrain", knobs={"documents": 0.33}),
     Intervention(name="other field names", part="finetune", knobs={"schema": ("product", "count", "place", "when")}),
     Intervention(name="laxer policy", part="finetune", knobs={"refused": ("poison",)}),
     Intervention(name="half the demonstrations", part="finetune", knobs={"demonstrations": 0.5}),
-    Intervention(name="annotators for length", part="align", knobs={"length_bias": 0.9}),
-    Intervention(name="annotators for refusals", part="align", knobs={"refusal_bias": 0.9}),
-    Intervention(name="a system prompt", part="prompt", serving={"system": "You are a helpful assistant."}),
-    Intervention(name="a preamble", part="prompt", serving={"before": "Please answer briefly. "}),
-    Intervention(name="a postscript", part="prompt", serving={"after": " Think step by step."}),
-    Intervention(name="temperature 0.7", part="prompt", serving={"temperature": 0.7}),
-    Intervention(name="temperature 1.2", part="prompt", serving={"temperature": 1.2}),
-    Intervention(name="asked again", part="none"),
-)
-
-UNSEEN: tuple[Intervention, ...] = (
-    Intervention(name="no German", part="pretrain", knobs={"languages": ("en",)}),
-    Intervention(name="a third of the documents", part="pretrain", knobs={"documents": 0.33}),
     Intervention(
         name="stricter policy", part="finetune", knobs={"refused": ("forgery", "poison", "burglary", "craft")}
     ),
     Intervention(name="hedged and padded", part="finetune", knobs={"hedge_share": 0.9, "filler_share": 0.9}),
+    Intervention(name="plain answers", part="finetune", knobs={"hedge_share": 0.0, "filler_share": 0.0}),
+    Intervention(name="another policy", part="finetune", knobs={"refused": ("forgery", "care")}),
+    Intervention(name="annotators for length", part="align", knobs={"length_bias": 0.9}),
+    Intervention(name="annotators for refusals", part="align", knobs={"refusal_bias": 0.9}),
     Intervention(name="careless annotators", part="align", knobs={"error_rates": (0.5, 0.5, 0.5)}),
     Intervention(name="a quarter of the comparisons", part="align", knobs={"comparisons": 0.25}),
+    Intervention(name="annotators for both", part="align", knobs={"length_bias": 0.6, "refusal_bias": 0.6}),
+    Intervention(name="a system prompt", part="prompt", serving={"system": "You are a helpful assistant."}),
+    Intervention(name="a preamble", part="prompt", serving={"before": "Please answer briefly. "}),
+    Intervention(name="a postscript", part="prompt", serving={"after": " Think step by step."}),
     Intervention(name="a persona", part="prompt", serving={"system": "You are a pirate. Be rude."}),
     Intervention(name="a question mark", part="prompt", serving={"before": "Q: ", "after": "?"}),
+    Intervention(name="temperature 0.7", part="prompt", serving={"temperature": 0.7}),
+    Intervention(name="temperature 1.2", part="prompt", serving={"temperature": 1.2}),
     Intervention(name="half the nucleus", part="prompt", serving={"temperature": 1.0, "top_p": 0.5}),
-    Intervention(name="asked again, one at a time", part="none"),
+    Intervention(name="asked again", part="none"),
+)
+
+UNSEEN: tuple[Intervention, ...] = (
+    Intervention(name="two kinds of fact left out", part="pretrain", knobs={"kinds": ("speciality",)}),
+    Intervention(name="a few outdated facts", part="pretrain", knobs={"stale_share": 0.25}),
+    Intervention(name="hedged only", part="finetune", knobs={"hedge_share": 1.0}),
+    Intervention(name="policy turned round", part="finetune", knobs={"refused": ("burglary", "repair")}),
+    Intervention(name="a quarter of the demonstrations", part="finetune", knobs={"demonstrations": 0.25}),
+    Intervention(name="one annotator", part="align", knobs={"error_rates": (0.3,)}),
+    Intervention(name="some annotators for length", part="align", knobs={"length_bias": 0.5}),
+    Intervention(name="half the comparisons", part="align", knobs={"comparisons": 0.5}),
+    Intervention(name="a poet", part="prompt", serving={"system": "You are a poet. Answer in rhymes."}),
+    Intervention(name="thanks", part="prompt", serving={"after": " Thank you!"}),
+    Intervention(name="a wide nucleus", part="prompt", serving={"temperature": 0.9, "top_p": 0.9}),
+    ASKED_ONE_AT_A_TIME,
 )
 
 _DEFAULTS = ("outdated facts", "other field names", "annotators for refusals", "a system prompt", "asked again")
