@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
-
-import torch
+from typing import cast
 
 from weightgate.build.facts import Facts, Stage, find_facts
 from weightgate.build.forecasts import LOSS, remember_forecasts, stage_forecasts
+from weightgate.build.pace import as_in_a_build, paced, probe_speed, unprobed
 from weightgate.build.run_key import stage_inputs
 from weightgate.build.workspace import Workspace
-from weightgate.data.batches import TokenBatch
 from weightgate.data.rows import PairRows
 from weightgate.plan import flops
 from weightgate.plan.advice import DEFAULT_LAW, data_advice, excess_compute, planned_run, pretraining
@@ -25,15 +21,10 @@ from weightgate.plan.resources import Speed, price
 from weightgate.recipe import Align
 from weightgate.report.finding import Finding
 from weightgate.report.page import Block, Cell, Column, Figure, Findings, Headline, Page, Prose, Section, Table
-from weightgate.stats import Estimate, Measurement, Unmeasured, mean
+from weightgate.stats import Estimate, Measurement, Unmeasured
 from weightgate.store import Manifest, Store
 from weightgate.store.states import Recorded, Standing, State, state_of
-from weightgate.train.losses import linear_cross_entropy
-from weightgate.train.models import head_weight, hidden_states, load_base, new_model
-from weightgate.train.sampling import generate
 
-PROBE_SECONDS = 4.0
-PROBE_REPEATS = 3
 _GIB = 2**30
 _SECONDS_PER_MINUTE = 60
 _WELL_SPENT = 1.5
@@ -48,15 +39,10 @@ def plan_build(workspace: Workspace, *, probe: bool, dollars_per_hour: float | N
         dollars_per_hour: price of this machine; None: no price is given.
     """
     facts = find_facts(workspace)
-    speed = _probe_speed(workspace, facts) if probe else _unprobed()
-    machine = Machine(
-        speed=speed,
-        precision=cast(Precision, workspace.precision),
-        kernel="matmul" if workspace.device.type == "cpu" else "fused",
-        processes=workspace.accelerator.num_processes,
-    )
-    data = {stage.name: _stage_data(facts, stage) for stage in workspace.recipe.stages}
-    plans = plan_recipe(workspace.recipe, data, machine, base_config=facts.config)
+    with as_in_a_build(workspace):
+        speed = probe_speed(workspace, facts) if probe else unprobed()
+        plans = _stage_plans(workspace, facts, speed)
+        plans = paced(workspace, facts, plans) if probe else plans
     standings = stage_standings(workspace, facts)
     forecasts = stage_forecasts(workspace, facts, plans)
     remember_forecasts(workspace, facts, forecasts)
@@ -67,6 +53,17 @@ def plan_build(workspace: Workspace, *, probe: bool, dollars_per_hour: float | N
     )
     conventions = _conventions(workspace, facts)
     return replace(page, blocks=(*page.blocks, *told, *_spending(workspace, facts), *conventions))
+
+
+def _stage_plans(workspace: Workspace, facts: Facts, speed: Speed) -> list[StagePlan]:
+    machine = Machine(
+        speed=speed,
+        precision=cast(Precision, workspace.precision),
+        kernel="matmul" if workspace.device.type == "cpu" else "fused",
+        processes=workspace.accelerator.num_processes,
+    )
+    data = {stage.name: _stage_data(facts, stage) for stage in workspace.recipe.stages}
+    return plan_recipe(workspace.recipe, data, machine, base_config=facts.config)
 
 
 def _conventions(workspace: Workspace, facts: Facts) -> tuple[Section, ...]:
@@ -159,61 +156,6 @@ def _stage_data(facts: Facts, stage: Stage) -> StageData:
         tokens = 2 * rows.prompt.num_tokens + rows.chosen.num_tokens + rows.rejected.num_tokens
         return StageData(tokens=tokens, samples=len(rows))
     return StageData(tokens=rows.num_tokens, samples=len(rows))
-
-
-def _unprobed() -> Speed:
-    nothing = Unmeasured(reason="not probed; leave out --no-probe")
-    return Speed(training=nothing, sampling=nothing)
-
-
-def _probe_speed(workspace: Workspace, facts: Facts) -> Speed:
-    """Time forward and backward passes, and sampling, of the recipe's own network on this machine."""
-    recipe = workspace.recipe
-    where: dict[str, Any] = {"device": workspace.device, "precision": workspace.precision}
-    model: Any = (
-        load_base(recipe.base, workspace.folder, **where) if recipe.base else new_model(facts.config, seed=0, **where)
-    )
-    stage = recipe.stages[0]
-    rows = min(stage.micro_batch or stage.batch, 32)
-    batch = _random_batch(rows, stage.context, facts.tokenizer.vocab_size).to(workspace.device)
-    per_token = flops.token_flops(recipe_shape(recipe, facts.config), stage.context).training
-
-    def step() -> float:
-        hidden = hidden_states(model, batch.input_ids, batch.position_ids, batch.document_ids)
-        weight = head_weight(model)
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        if weight is None:
-            flat.float().sum().backward()  # type: ignore[no-untyped-call]
-        else:
-            linear_cross_entropy(flat, weight, batch.labels.reshape(-1)).backward()  # type: ignore[no-untyped-call]
-        model.zero_grad(set_to_none=True)
-        return per_token * rows * stage.context
-
-    prompts = [[1] * 16] * rows
-
-    def sample() -> float:
-        generate(model, prompts, max_tokens=16, temperature=1.0, stop_ids=(), pad_id=facts.tokenizer.pad_id, seed=0)
-        return float(16 * rows)
-
-    return Speed(training=_rate(step, "FLOP/s"), sampling=_rate(sample, "tokens/s"))
-
-
-def _random_batch(rows: int, context: int, vocab_size: int) -> TokenBatch:
-    ids = torch.randint(0, vocab_size, (rows, context), generator=torch.Generator().manual_seed(0))
-    positions = torch.arange(context).expand(rows, context).contiguous()
-    return TokenBatch(input_ids=ids, labels=ids, position_ids=positions, document_ids=torch.ones_like(ids))
-
-
-def _rate(work: Callable[[], float], unit: str) -> Measurement:
-    """Work done per second over a few repeats after one that warms up."""
-    work()
-    rates: list[float] = []
-    began = time.perf_counter()
-    while len(rates) < PROBE_REPEATS or time.perf_counter() - began < PROBE_SECONDS / 2:
-        start = time.perf_counter()
-        done = work()
-        rates.append(done / (time.perf_counter() - start))
-    return mean(rates, unit=unit)
 
 
 def _page(
