@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightgate.errors import DataError
-from weightgate.plan.fit import diagnosis, profile
+from weightgate.plan.fit import diagnosis, profile, report
 from weightgate.plan.fit.fitting import bootstrap, fit
 from weightgate.plan.fit.forecast import forecast, refits
 from weightgate.plan.fit.forms import CHINCHILLA, COUPLED, FORMS, KAPLAN, TIED, Form, curvature, log_loss, predict
@@ -216,6 +216,7 @@ def test_timing_knows_what_grows_with_the_activations() -> None:
     [
         (lambda runs: runs.where(np.arange(LEAST_RUNS - 1)), "too few runs"),
         (lambda _: made_runs(ratios=(20.0,)), "20 tokens a parameter"),
+        (lambda runs: replace(runs, loss=1 / runs.loss), "rises with compute"),
         (lambda runs: runs.where(np.isclose(runs.parameters, runs.parameters[0])), "too few runs"),
         (lambda runs: made_runs(Constants(A=1e-30, B=1e-30, E=2.0, alpha=0.3, beta=0.3)), "same loss"),
     ],
@@ -248,6 +249,19 @@ def test_warnings_about_a_poor_design() -> None:
         flat, fitted, bootstrap(flat, CHINCHILLA, draws=50), profile.profile(flat, fitted, "E")
     )
     assert finding.severity == "warn"
+
+
+def test_forms_by_which_the_loss_rises_with_parameters_are_no_laws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss falls with compute, but by its tokens alone: the more parameters, the worse."""
+    odd = made_runs()
+    odd = replace(odd, loss=2.0 + 900 * odd.tokens**-0.35 + 0.02 * np.log(odd.parameters / 1e7))
+    assert fit(odd, CHINCHILLA).constants.alpha < 0
+    fitted = fit_runs(odd, draws=20)
+    assert {each.form.name for each in fitted.compared} == {"tied", "kaplan"}
+    monkeypatch.setattr(report, "_falls", lambda constants: False)
+    with pytest.raises(DataError, match="no law fits these runs") as refusal:
+        fit_runs(odd, draws=20)
+    assert "chinchilla alpha -0.0251" in str(refusal.value)
 
 
 def test_fits_that_mean_nothing_are_called_so() -> None:

@@ -167,7 +167,9 @@ def test_a_saved_fit_is_a_law_like_any_other(tmp_path: Path) -> None:
     assert found["parameters"]["value"] == pytest.approx(2.79e9, rel=0.2)
     assert found["parameters"]["bootstrap_95"] is not None
     law.write_text(law.read_text(encoding="utf-8").replace('"alpha"', '"aleph"'), encoding="utf-8")
-    assert "the law cannot be read" in refused("optimal", "--compute", "1e21", "--law", law)
+    unread = refused("optimal", "--compute", "1e21", "--law", law)
+    assert "the law cannot be read" in unread
+    assert "constants.alpha: Field required" in unread
 
 
 @pytest.mark.parametrize(
@@ -187,6 +189,11 @@ def test_a_saved_fit_is_a_law_like_any_other(tmp_path: Path) -> None:
         (("data", "--tokens", "1e300", "--unique", "1"), "up to 1e+40"),
         (("optimal", "--compute", "1"), "at least 1B"),
         (("optimal", "--dollars", "5"), "needs a kind of accelerator"),
+        (("optimal", "--compute", "1e21", "--price", "3"), "without a kind of accelerator"),
+        (("optimal", "--compute", "1e21", "--gpus", "8"), "without a kind of accelerator"),
+        (("optimal", "--compute", "1e21", "--gpu", "h100", "--utilisation", "40%"), "such as 0.4"),
+        (("next", "--recipe", "nowhere.yaml"), "give --params and --tokens"),
+        (("fit", "--recipe", "nowhere.yaml"), "name a table"),
         (("optimal", "--dollars", "5", "--gpu", "h1000"), "write h100"),
         (("optimal", "--dollars", "5", "--gpu", "b200"), "no price is known"),
         (("optimal", "--hours", "5", "--gpu", "h100", "--format", "int1"), "is not known"),

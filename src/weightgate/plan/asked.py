@@ -38,8 +38,12 @@ def machines_from(
     utilisation: str | None,
     hardware_path: Path | None,
 ) -> Machines | None:
-    """Return the machines asked for; None where no kind was named."""
+    """Return the machines asked for; None where no kind was named, and nothing that only makes sense with one."""
     if gpu is None:
+        idle = {"--price": price, "--utilisation": utilisation, "--hardware": hardware_path}
+        named = [name for name, given in idle.items() if given is not None] + (["--gpus"] if gpus > 1 else [])
+        if named:
+            raise UserError("this says nothing without a kind of accelerator", where=named[0], mend="add --gpu h100")
         return None
     hardware = load_hardware(hardware_path)
     device = hardware.device(gpu)
@@ -107,6 +111,8 @@ def next_from(
 ) -> Answer:
     """Answer `weightgate plan next`, for the point that was typed or, without one, for the recipe's pre-training."""
     stated = point_from(*point)
+    if stated is None and not recipe_path.exists():
+        raise UserError("there is no recipe here", where=str(recipe_path), mend="give --params and --tokens")
     run = locked_run(recipe_path) if stated is None else Run(parameters=stated[0], tokens=stated[1], unique=stated[1])
     if unique is not None:
         distinct = min(read_quantity(unique, name="--unique", least=1), run.tokens)
@@ -138,6 +144,8 @@ def fit_from(
 
 
 def _runs_at(paths: Sequence[Path], columns: Sequence[str], where: Sequence[str], recipe_path: Path) -> Runs:
+    if not paths and not recipe_path.exists():
+        raise UserError("there is no recipe here, so no store of builds", where=str(recipe_path), mend="name a table")
     if not paths:
         return runs_of_stores([recipe_path.parent / load(recipe_path).store])
     if all(path.is_dir() for path in paths):
@@ -180,7 +188,12 @@ def _share(text: str | None, name: str) -> float:
     """A share between 0 and 1; 1 where nothing was typed."""
     if text is None:
         return 1.0
-    value = read_quantity(text, name=name)
+    try:
+        value = read_quantity(text, name=name)
+    except UserError:
+        raise UserError(
+            "this is no share", where=name, expected="a number above 0 and up to 1, such as 0.4", found=text[:40]
+        ) from None
     if value > 1:
         raise UserError(
             "more than the dense peak cannot be had", where=name, expected="a share between 0 and 1", found=text

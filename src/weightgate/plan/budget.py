@@ -97,7 +97,7 @@ def of_dollars(dollars: float, machines: Machines, law: LossLaw) -> Compute:
     per_hour = SECONDS_PER_HOUR * machines.peak
     settled = _settled(lambda share: dollars / middle * per_hour * share, machines, law)
     flops = Range(low=settled.low * middle / high, value=settled.value, high=settled.high * middle / low)
-    return Compute(flops=flops, said=f"{dollars:,.0f} dollars of {machines.name}")
+    return Compute(flops=flops, said=f"{dollars:,.10g} dollars of {machines.name}")
 
 
 def _settled(flops_at: Callable[[float], float], machines: Machines, law: LossLaw) -> Range:

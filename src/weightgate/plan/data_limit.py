@@ -113,8 +113,9 @@ def _loss_of(parameters: float, tokens: float, unique: float) -> Callable[[Const
 def _headline(plan: Choice, best: Choice, fresh: Spread, worth: float, law: LossLaw) -> Headline:
     nats = law.unit.split("/")[0]
     passes = plan.tokens / plan.unique
+    are = "pass over {} tokens is" if passes == 1 else "passes over {} tokens are"
     text = (
-        f"{passes:.3g} passes over {spell_quantity(plan.unique)} tokens are worth {spell_quantity(worth)} fresh ones; "
+        f"{passes:.3g} {are.format(spell_quantity(plan.unique))} worth {spell_quantity(worth)} fresh ones; "
         f"collecting the rest would buy {_signed(fresh)} {nats}"
     )
     if best.gain.value > 1e-4:

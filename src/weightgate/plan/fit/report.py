@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from weightgate.errors import DataError
 from weightgate.plan.answer import Answer
 from weightgate.plan.fit.diagnosis import claim_finding, diagnose
 from weightgate.plan.fit.fitting import DRAWS, Fit, bootstrap, fit
@@ -80,10 +81,21 @@ class Fitted:
 
 
 def fit_runs(runs: Runs, *, draws: int = DRAWS, seed: int = 0) -> Fitted:
-    """Fit every form, choose by hold-out, and draw again."""
-    compared = compare(runs)
+    """Fit every form, choose by hold-out, and draw again.
+
+    Raises `DataError` where by every form the loss rises with parameters or with tokens.
+    """
+    every = compare(runs)
+    fits = {each.form.name: fit(runs, each.form) for each in every}
+    compared = tuple(each for each in every if _falls(fits[each.form.name].constants))
+    if not compared:
+        raise DataError(
+            "no law fits these runs: by each form their loss rises with parameters, or with tokens",
+            where=runs.origin,
+            expected="runs of one recipe, finished, whose loss falls with both",
+            found="; ".join(_exponents(name, each.constants) for name, each in fits.items()),
+        )
     best = compared[0].form
-    fits = {each.form.name: fit(runs, each.form) for each in compared}
     clustered = len(set(runs.clusters)) < len(runs) and len(set(runs.clusters)) > best.num_free
     return Fitted(
         runs=runs,
@@ -93,6 +105,15 @@ def fit_runs(runs: Runs, *, draws: int = DRAWS, seed: int = 0) -> Fitted:
         by_cluster=bootstrap(runs, best, by_cluster=True, draws=draws, seed=seed) if clustered else None,
         profiled=profiles(runs, fits[best.name]),
     )
+
+
+def _falls(constants: Constants) -> bool:
+    """Whether the loss falls with parameters and with tokens; a form that fits otherwise is no law."""
+    return bool(constants.alpha > 0 and constants.beta > 0)
+
+
+def _exponents(name: str, constants: Constants) -> str:
+    return f"{name} alpha {float(constants.alpha):.3g}, beta {float(constants.beta):.3g}"
 
 
 def fit_answer(fitted: Fitted, *, point: tuple[float, float] | None = None, claims: Sequence[LossLaw] = ()) -> Answer:

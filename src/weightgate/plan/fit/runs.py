@@ -66,8 +66,8 @@ class Runs:
 def usable(runs: Runs, *, least_ratio: float = LEAST_RATIO) -> Runs:
     """Leave out runs with too few tokens a parameter, and refuse what no law can be fitted to.
 
-    Raises `DataError` for fewer than `LEAST_RUNS` runs, losses that are all equal, and designs in which tokens follow
-    from parameters (all D = 20 N, or D fixed): there the two exponents cannot be told apart.
+    Raises `DataError` for fewer than `LEAST_RUNS` runs, losses that are all equal or rise, and designs in which tokens
+    follow from parameters (all D = 20 N, or D fixed): there the two exponents cannot be told apart.
     """
     enough = runs.tokens >= least_ratio * runs.parameters
     if not enough.all():
@@ -82,8 +82,22 @@ def usable(runs: Runs, *, least_ratio: float = LEAST_RATIO) -> Runs:
         )
     if float(np.ptp(runs.loss)) <= 1e-9 * float(runs.loss.max()):
         raise DataError("all runs have the same loss", where=runs.origin, found=f"{runs.loss[0]:g} {runs.unit}")
+    _refuse_rising(runs)
     _refuse_collinear(runs)
     return runs
+
+
+def _refuse_rising(runs: Runs) -> None:
+    """A loss that grows with compute is a score, or of something else: no law falls to it."""
+    flops = np.log(runs.flops)
+    centred = flops - flops.mean()
+    if float(centred @ (runs.loss - runs.loss.mean())) > 0:
+        raise DataError(
+            "the loss rises with compute",
+            where=runs.origin,
+            expected="runs whose loss falls as parameters and tokens grow",
+            mend="is another column the loss? --column loss=NAME",
+        )
 
 
 def _refuse_collinear(runs: Runs) -> None:

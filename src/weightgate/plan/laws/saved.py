@@ -70,11 +70,11 @@ def read_law(path: Path) -> LossLaw:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         file = _File.model_validate_json(json.dumps(data))
-    except (OSError, ValueError, ValidationError) as problem:
+    except (OSError, ValueError) as problem:
         raise UserError(
             "the law cannot be read",
             where=str(path),
-            found=str(problem).splitlines()[0],
+            found=_said(problem),
             mend="weightgate plan fit RUNS.csv --save " + str(path),
         ) from None
     return LossLaw(
@@ -84,6 +84,14 @@ def read_law(path: Path) -> LossLaw:
         draws=_as_draws(file.draws, str(path)),
         unit=file.unit,
     )
+
+
+def _said(problem: Exception) -> str:
+    """The first thing that is wrong, and where in the file."""
+    if isinstance(problem, ValidationError):
+        first = problem.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(problem).splitlines()[0]
 
 
 def write_law(law: LossLaw, path: Path) -> None:
