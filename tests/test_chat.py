@@ -13,8 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from weightgate.chat import Chat, chat_loop
+from weightgate.cli import main
+from weightgate.errors import UserError
 from weightgate.train.generator import Answer, Piece, Settings
 
 STAND_IN = """
@@ -98,11 +101,47 @@ def test_control_characters_are_spelt_out() -> None:
 
 
 def test_a_full_context_is_told_and_the_message_not_kept() -> None:
-    shown = said("hello\n" + "x" * 50 + "\nhi\n", Echo(context_tokens=60))
-    assert "fills the context" in shown
-    session = Chat(Echo(context_tokens=5), Settings(max_tokens=9), output=io.StringIO(), interactive=False)
+    output = io.StringIO()
+    session = Chat(Echo(context_tokens=5), Settings(max_tokens=9), output=output, interactive=True)
     session.handle("hello")
+    assert "fills the context" in output.getvalue()
     assert session.conversation.turns == []
+
+
+def test_piped_input_that_cannot_be_answered_ends_the_session() -> None:
+    """Where only answers are to be printed, a message in their place would be taken for one."""
+    output = io.StringIO()
+    lines = io.StringIO("hello\n" + "x" * 50 + "\nhi\n")
+    with pytest.raises(UserError, match="fills the context"):
+        chat_loop(Echo(context_tokens=60), temperature=1.0, max_tokens=50, source=lines, output=output)
+    assert output.getvalue().count("user=hello") == 1
+
+
+def test_input_that_is_no_text_is_a_users_mistake() -> None:
+    source = io.TextIOWrapper(io.BytesIO(b"hi\n\xff\xfe\n"), encoding="utf-8")
+    with pytest.raises(UserError, match="not UTF-8"):
+        chat_loop(Echo(), temperature=1.0, max_tokens=5, source=source, output=io.StringIO())
+
+
+@pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
+def test_a_temperature_that_is_none_is_refused(temperature: float) -> None:
+    with pytest.raises(UserError, match="temperature"):
+        chat_loop(Echo(), temperature=temperature, max_tokens=5, source=io.StringIO(""), output=io.StringIO())
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "value"),
+    [
+        ("chat", "--seed", "-5"),
+        ("chat", "--max-tokens", "0"),
+        ("chat", "--temperature", "-1"),
+        ("serve", "--port", "99999"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_the_verb(verb: str, option: str, value: str) -> None:
+    result = CliRunner().invoke(main, [verb, "align", option, value])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.output
 
 
 def test_an_interrupted_answer_is_kept_as_far_as_it_came() -> None:

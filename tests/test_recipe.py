@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import tiny_world
 from weightgate import recipe
 from weightgate.errors import RecipeError
-from weightgate.recipe import parse
+from weightgate.recipe import Base, parse
 from weightgate.recipe_template import write_template
 
 TEXT = yaml.safe_dump(tiny_world.RECIPE, sort_keys=False)
@@ -76,6 +76,12 @@ def test_a_key_that_stands_twice_is_refused_at_its_second_line() -> None:
     [
         ("pretrain", {"steps": "12"}, "valid integer"),
         ("pretrain", {"steps": 0}, "greater than 0"),
+        ("pretrain", {"steps": None, "epochs": 1e12}, "less than or equal to 10000"),
+        ("pretrain", {"optimizer": {"betas": [0.9, 1.0]}}, "less than 1"),
+        ("pretrain", {"schedule": {"kind": "wsd", "warmup": 0.9, "decay": 0.2}}, "longer than the stage"),
+        (None, {"tokenizer": {"vocab_size": 10**9}}, "less than or equal to"),
+        (None, {"seed": -1}, "greater than or equal to 0"),
+        (None, {"store": ""}, "at least 1 character"),
         ("pretrain", {"epochs": 1.0}, "exactly one of steps, epochs and tokens"),
         ("pretrain", {"name": "finetune"}, "two stages are called 'finetune'"),
         ("pretrain", {"kind": "finetune"}, "the first stage must be a pretrain stage"),
@@ -128,6 +134,29 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_the_template_is_a_recipe(tmp_path: Path, base: str | None) -> None:
     write_template(tmp_path, base=base, force=False)
     assert recipe.load(tmp_path / "weightgate.yaml").stages
+
+
+@pytest.mark.parametrize("folder", ["two words", "ünïcode", "2024", "true", ".hidden", "日本", "1e5", "-"])
+def test_the_template_is_a_recipe_wherever_it_is_written(tmp_path: Path, folder: str) -> None:
+    assert recipe.load(write_template(tmp_path / folder, base="org/a #1: [b", force=False)).base == Base(
+        model="org/a #1: [b"
+    )
+
+
+def test_a_base_folder_is_named_as_the_recipe_sees_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = write_template(Path("deep/project"), base="./model", force=False)
+    base = recipe.load(path).base
+    assert base is not None
+    assert (path.parent / base.model).resolve() == (tmp_path / "model").resolve()
+
+
+def test_a_template_that_cannot_be_written_is_a_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecipeError, match="cannot be written") as caught:
+        write_template(tmp_path / "file", base=None, force=False)
+    assert "weightgate init FOLDER" in str(caught.value.mend)
 
 
 def test_a_recipe_cannot_be_changed() -> None:

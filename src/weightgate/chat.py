@@ -6,6 +6,7 @@ character spelt out, because a completion must not be able to move the cursor or
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -107,6 +108,8 @@ class Chat:
         except KeyboardInterrupt:
             self._say(" [stopped]")
         except UserError as error:
+            if not self._interactive:
+                raise
             self.conversation.turns.pop()
             self._say(f"{visible(str(error))}\n")
             return
@@ -137,12 +140,28 @@ def chat_loop(
     source: TextIO | None = None,
     output: TextIO | None = None,
 ) -> None:
-    """Run a session on the terminal, or over piped input, until the input ends."""
+    """Run a session on the terminal, or over piped input, until the input ends.
+
+    Raises `UserError` for a temperature that is none and, where nobody is there to mend it, for a message that cannot
+    be answered.
+    """
+    if not 0 <= temperature < math.inf:
+        raise UserError("the temperature cannot be used", expected="a number, at least 0", found=str(temperature))
     source, output = source or sys.stdin, output or sys.stdout
     interactive = source.isatty() and output.isatty()
     settings = Settings(max_tokens=max_tokens, temperature=temperature, seed=seed)
     session = Chat(generator, settings, output=output, interactive=interactive)
-    session.run(_typed(output) if interactive else iter(source))
+    session.run(_typed(output) if interactive else _piped(source))
+
+
+def _piped(source: TextIO) -> Iterator[str]:
+    """Lines of piped input. Raises `UserError` where they are not text."""
+    try:
+        yield from source
+    except UnicodeDecodeError as error:
+        raise UserError(
+            "the input is not UTF-8", found=f"byte 0x{error.object[error.start]:02x}", mend="iconv -t UTF-8"
+        ) from None
 
 
 def _typed(output: TextIO) -> Iterator[str]:

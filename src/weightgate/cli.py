@@ -115,10 +115,11 @@ def build(
 ) -> None:
     """Run the main job: train, store, measure and gate every stage; go on where it was."""
     check_recipe(recipe_path)
-    from weightgate.build import build_model, open_workspace, write_report
+    from weightgate.build import build_model, open_workspace, require_place, write_report
     from weightgate.build.progress import observer_for
 
     workspace = open_workspace(recipe_path)
+    require_place(workspace, report_path)
     is_main = workspace.accelerator.is_main_process
     with observer_for(as_json, is_main) as observer:
         outcome = build_model(workspace, until=until, start=start, restart=restart, observer=observer)
@@ -186,9 +187,9 @@ def export(ref: str, folder: Path, recipe_path: Path, keep_adapter: bool, force:
 @main.command()
 @click.argument("ref")
 @recipe_option
-@click.option("--temperature", default=0.7, show_default=True)
-@click.option("--max-tokens", default=128, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--temperature", type=click.FloatRange(min=0.0), default=0.7, show_default=True)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0, max=2**64 - 1), default=0, show_default=True)
 def chat(ref: str, recipe_path: Path, temperature: float, max_tokens: int, seed: int) -> None:
     """Talk to a checkpoint in the terminal."""
     from weightgate.chat import chat_loop
@@ -202,7 +203,7 @@ def chat(ref: str, recipe_path: Path, temperature: float, max_tokens: int, seed:
 @click.argument("ref", required=False)
 @recipe_option
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8000, show_default=True)
+@click.option("--port", type=click.IntRange(min=0, max=65535), default=8000, show_default=True)
 @click.option("--alias", help="Model name to answer to; default: the ref.")
 @click.option(
     "--aliases", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Follow this JSON file of names."

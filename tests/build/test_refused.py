@@ -19,9 +19,11 @@ from weightgate.build import run as build_run
 from weightgate.build.measure import Measured
 from weightgate.build.workspace import open_workspace
 from weightgate.store import Manifest, Store
+from weightgate.train import adapters
 
 Command = Callable[..., Result]
 
+GPT2 = {"n_embd": 32, "n_layer": 1, "n_head": 2}
 HEADER = "{{ '<|' + m['role'] + '|>' }}"
 ANSWER = "{{ m['content'] + eos_token }}"
 OPEN = "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -286,6 +288,99 @@ def test_a_gate_that_nothing_could_pass(
     with_recipe(world, tiny_world.changed(stage, **settings))
     refused(weightgate("lock"), "no checkpoint could pass the gate on", *fragments)
     assert not (world / "weightgate.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fragments"),
+    [
+        ({"config": {"hidden_size": 33, "num_attention_heads": 2}}, ("architecture.config", "not a multiple")),
+        ({"config": {"hidden_size": "big"}}, ("architecture.config", "expected int")),
+        ({"config": {"hidden_size": 32, "num_attention_heads": 0}}, ("architecture.config",)),
+        ({"config": {"rope_parameters": {"rope_type": "spiral"}}}, ("architecture.config",)),
+        ({"type": "t5"}, ("architecture.config", "AutoModelForCausalLM")),
+    ],
+    ids=["does not divide", "no number", "no heads", "unknown rope", "no language model"],
+)
+def test_a_network_that_transformers_cannot_build(
+    world: Path, weightgate: Command, architecture: dict[str, Any], fragments: tuple[str, ...]
+) -> None:
+    with_recipe(world, tiny_world.changed(architecture=architecture))
+    refused(weightgate("lock"), "transformers cannot build this network", *fragments)
+
+
+def test_a_base_model_with_too_few_learnt_positions(world: Path, weightgate: Command) -> None:
+    """Rotary positions go on for ever; a table of them ends, and PPO's completions lie behind its end."""
+    with_recipe(world, tiny_world.changed(architecture={"type": "gpt2", "config": GPT2}))
+    assert weightgate("lock").exit_code == 0
+    assert weightgate("build", "--until", "pretrain").exit_code == 0
+    assert weightgate("export", "pretrain", world / "model").exit_code == 0
+    with_recipe(world, tiny_world.from_base(world / "model", adapter=None))
+    assert weightgate("lock").exit_code == 0
+    longer = tiny_world.from_base(world / "model", adapter=None)
+    longer["stages"][0]["context"] = 71
+    with_recipe(world, longer)
+    refused(weightgate("lock"), "longer than the network has positions for", "stages.finetune.context", "at most 70")
+
+
+@pytest.mark.skipif(adapters.bitsandbytes is not None, reason="bitsandbytes is installed")
+def test_four_bits_where_they_cannot_be_had(world: Path, weightgate: Command) -> None:
+    with_recipe(world, tiny_world.changed("finetune", adapter={"bits": 4}))
+    assert weightgate("lock").exit_code == 0
+    refused(weightgate("build"), "4-bit weights need bitsandbytes", "pip install 'weightgate[qlora]'")
+    assert nothing_was_trained(world)
+
+
+def test_more_tokens_than_anybody_would_read(world: Path, weightgate: Command) -> None:
+    with_recipe(world, tiny_world.changed("pretrain", steps=None, tokens=10**15))
+    refused(weightgate("lock"), "far more tokens than its data holds", "at most 10,000 passes")
+
+
+def test_more_mini_batches_than_completions(world: Path, weightgate: Command) -> None:
+    with_recipe(world, tiny_world.changed("align", ppo={"minibatches": 5, "completion_tokens": 4}))
+    refused(weightgate("lock"), "more mini-batches than completions", "stages.align.ppo.minibatches", "at most 4")
+
+
+@pytest.mark.parametrize("place", ["data", "/proc/none/report.html"], ids=["a folder", "nowhere"])
+def test_a_report_that_could_not_be_written(world: Path, weightgate: Command, place: str) -> None:
+    (world / "data").mkdir()
+    assert weightgate("lock").exit_code == 0
+    refused(weightgate("build", "--report", world / place), "the report cannot be written", f"where: {world / place}")
+    assert nothing_was_trained(world)
+
+
+def test_a_stage_without_rows_says_where_they_went(world: Path, weightgate: Command) -> None:
+    with_recipe(world, tiny_world.changed("reward", context=8))
+    refused(weightgate("lock"), "no row is left to train on", "do not fit into the context (raise `context`)")
+
+
+def test_a_second_build_of_the_same_stage(world: Path, weightgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert weightgate("lock").exit_code == 0
+    genuine, told = build_run.train, []
+
+    def train_and_try_again(*arguments: Any, **settings: Any) -> Any:
+        if not told:
+            told.append(weightgate("build"))
+        return genuine(*arguments, **settings)
+
+    monkeypatch.setattr(build_run, "train", train_and_try_again)
+    assert weightgate("build", "--until", "pretrain").exit_code == 0
+    refused(told[0], "another build is training stage 'pretrain'", "wait until it is done, or stop it")
+
+
+def test_a_checkpoint_to_start_from_that_leaves_nothing_to_do(built: Path, weightgate: Command) -> None:
+    refused(
+        weightgate("build", "--from", "finetune", "--until", "pretrain"),
+        "'pretrain' does not come after the checkpoint to start from",
+        "expected: one of reward, align",
+    )
+
+
+@pytest.mark.parametrize(
+    ("store", "words"), [("corpus.jsonl", "taken by a file"), ("/proc/none/store", "disk refused")]
+)
+def test_a_place_where_no_store_can_be(world: Path, weightgate: Command, store: str, words: str) -> None:
+    with_recipe(world, tiny_world.changed(store=store))
+    refused(weightgate("lock"), words, f"where: {(world / store).parent if 'none' in store else world / store}")
 
 
 def test_a_plan_beyond_the_disk_budget(world: Path, weightgate: Command) -> None:

@@ -2,7 +2,7 @@
 
 from weightgate.build.exporting import export_checkpoint
 from weightgate.build.locking import lock_contract
-from weightgate.build.page import write_report
+from weightgate.build.page import require_place, write_report
 from weightgate.build.planning import plan_build
 from weightgate.build.run import Outcome, build_model
 from weightgate.build.workspace import Workspace, open_workspace
@@ -15,5 +15,6 @@ __all__ = [
     "lock_contract",
     "open_workspace",
     "plan_build",
+    "require_place",
     "write_report",
 ]

@@ -117,6 +117,13 @@ def _require_even_shares(workspace: Workspace) -> None:
                 expected=f"a multiple of {processes}",
                 found=str(stage.batch),
             )
+        if isinstance(stage, Align) and stage.ppo.minibatches > stage.batch // processes:
+            raise RecipeError(
+                "there are more mini-batches than completions on a process",
+                where=f"stages.{stage.name}.ppo.minibatches",
+                expected=f"at most {stage.batch // processes}",
+                found=str(stage.ppo.minibatches),
+            )
 
 
 def refuse_contamination(workspace: Workspace, suite: Suite | None) -> None:

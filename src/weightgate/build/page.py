@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from weightgate.build.forecasts import LOSS, SECONDS
 from weightgate.build.run import Outcome
 from weightgate.build.workspace import Workspace
 from weightgate.contract import lock
+from weightgate.errors import StoreError
 from weightgate.lineage import judged_result, verdicts_table
 from weightgate.probe.probes import Probe
 from weightgate.probe.suites import Suite, load_suite
@@ -79,11 +82,40 @@ class _Built:
 
 
 def write_report(workspace: Workspace, outcome: Outcome, path: Path | None) -> Path:
-    """Write the HTML report of a build, by default beside the recipe. Returns its path."""
-    target = path or workspace.folder / REPORT_NAME
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render_html(report_page(workspace, outcome)), encoding="utf-8")
+    """Write the HTML report of a build, by default beside the recipe. Returns its path.
+
+    Raises `StoreError` where the disk refuses.
+    """
+    target = require_place(workspace, path)
+    text = render_html(report_page(workspace, outcome))
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(target, error) from error
     return target
+
+
+def require_place(workspace: Workspace, path: Path | None) -> Path:
+    """Return where the report will be written. Raises `StoreError` where it cannot be; ask before hours of training."""
+    target = path or workspace.folder / REPORT_NAME
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.access(target if target.exists() else target.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    return target
+
+
+def _unwritable(target: Path, error: OSError) -> StoreError:
+    return StoreError(
+        "the report cannot be written",
+        where=str(target),
+        found=error.strerror or str(error),
+        mend="weightgate build --report <another file>; what was built is not built again",
+    )
 
 
 def report_page(workspace: Workspace, outcome: Outcome) -> Page:

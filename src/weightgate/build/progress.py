@@ -10,13 +10,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from weightgate.build.events import Observer, Progressed
 
 JSON_EVERY_SECONDS = 1.0
 PLAIN_EVERY_SECONDS = 15.0
 """Where there is no terminal to draw a bar in, such as a log file, a line this often."""
+
+_MIN_COUNT_WIDTH = 9
+"""Letters of "steps done/all steps" that are shown however narrow the terminal is."""
 
 _MARKS = {"passed": "[green]✓[/]", "waived": "[yellow]~[/]", "failed": "[red]✗[/]", "not measured": "[red]?[/]"}
 
@@ -37,7 +42,7 @@ def observer_for(as_json: bool, is_main: bool) -> Iterator[Observer]:
     with Progress(
         TextColumn("{task.description:>12}"),
         BarColumn(bar_width=28),
-        MofNCompleteColumn(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=_MIN_COUNT_WIDTH)),
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(compact=True),
         console=console,
@@ -55,7 +60,7 @@ class TerminalObserver(Observer):
         self.last_line = time.monotonic()
 
     def note(self, text: str) -> None:
-        self.bars.console.print(f"[dim]{text}[/]")
+        self.bars.console.print(f"[dim]{escape(text)}[/]")
 
     def stage_started(self, name: str, kind: str, steps: int, resumed_at: int) -> None:
         if resumed_at:
@@ -79,7 +84,8 @@ class TerminalObserver(Observer):
 
     def stage_judged(self, name: str, verdicts: list[dict[str, Any]], passed: bool) -> None:
         for verdict in verdicts:
-            self.bars.console.print(f"  {_MARKS[verdict['status']]} {verdict['condition']}: {verdict['reason']}")
+            told = escape(f"{verdict['condition']}: {verdict['reason']}")
+            self.bars.console.print(f"  {_MARKS[verdict['status']]} {told}")
         if not verdicts:
             self.bars.console.print("  [yellow]no gate at this boundary[/]")
 
