@@ -191,6 +191,19 @@ def _layer_matrices(shape: Shape) -> dict[str, tuple[int, int]]:
     }
 
 
+def adapter_inputs(shape: Shape, adapter: Adapter) -> tuple[int, int]:
+    """Widths of what one layer's adapters read: of the distinct inputs together, and of every adapter's own."""
+    shared, each = {}, 0
+    for name, (rows, _) in _targets(shape, adapter).items():
+        shared[_INPUTS.get(name.rpartition(".")[2], name)] = rows
+        each += rows
+    return sum(shared.values()), each
+
+
+_INPUTS = {"q_proj": "attention", "k_proj": "attention", "v_proj": "attention", "gate_proj": "mlp", "up_proj": "mlp"}
+"""Matrices that read one and the same input."""
+
+
 def adapter_training_flops(shape: Shape, context: int, adapter: Adapter, *, attention: Attention = "full") -> float:
     """FLOPs a token of training a LoRA adapter.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from weightgate.plan.flops import adapter_parameters, parameters, reward_parameters
+from weightgate.plan.flops import adapter_inputs, adapter_parameters, parameters, reward_parameters
 from weightgate.plan.shapes import Shape
 from weightgate.recipe import Adapter
 from weightgate.train.limits import LOGIT_ROWS, LOGITS_AT_ONCE
@@ -29,7 +29,10 @@ _PACKED_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes by part. `activations` are those kept for the backward pass, `logits` the largest chunk of them."""
+    """Bytes by part. `activations` are those kept for the backward pass, `logits` the largest chunk of them.
+
+    `accumulating`: an optimizer step takes several passes, so that gradients wait while the next one fills activations.
+    """
 
     weights: int
     gradients: int
@@ -37,12 +40,17 @@ class Memory:
     activations: int
     logits: int
     key_value_cache: int = 0
+    accumulating: bool = True
 
     @property
     def total(self) -> int:
-        """The peak: all parts at once, but a cache and activations never are, since rollouts end before updates."""
+        """The peak: all parts at once, but a cache and activations never are, since rollouts end before updates.
+
+        In the only pass of a step, gradients come as activations go: the larger of both counts.
+        """
         kept = max(self.activations + self.logits, self.key_value_cache)
-        return self.weights + self.gradients + self.optimizer + kept
+        passing = self.gradients + kept if self.accumulating else max(self.gradients, kept)
+        return self.weights + self.optimizer + passing
 
 
 def weight_bytes(precision: Precision) -> int:
@@ -55,7 +63,9 @@ def compute_bytes(precision: Precision) -> int:
     return 4 if precision == "fp32" else 2
 
 
-def layer_activation_bytes(shape: Shape, context: int, precision: Precision, kernel: Kernel) -> int:
+def layer_activation_bytes(
+    shape: Shape, context: int, precision: Precision, kernel: Kernel, adapter: Adapter | None = None
+) -> int:
     """Bytes a token that one layer keeps for the backward pass, in a row of `context` tokens.
 
     With b bytes an activation, h the hidden size, q and k the widths of query and key heads, a heads, f the MLP's inner
@@ -63,12 +73,26 @@ def layer_activation_bytes(shape: Shape, context: int, precision: Precision, ker
     the four steps of GELU 4 b f; each norm its fp32 input and (b or 4) normalised values; queries, keys and values; and
     under `matmul` the attention weights up to the diagonal's blocks, which `fused` kernels compute again. Korthikanti
     et al. 2022, section 4.1, count the same for one network in fp16.
+
+    Frozen weights need no gradient, so with an adapter neither their inputs nor the norms' results are kept; the
+    adapters keep theirs, in the format of their own weights.
     """
     width = compute_bytes(precision)
-    inputs = width * (2 * shape.hidden_size + shape.query_size + shape.intermediate_size)
+    if adapter is None:
+        inputs = width * (2 * shape.hidden_size + shape.query_size + shape.intermediate_size)
+    else:
+        inputs = _adapter_input_bytes(shape, precision, adapter)
     inner = width * (3 if shape.family.gated_mlp else 4) * shape.intermediate_size
     attention = _attention_bytes(shape, context, width, kernel)
-    return inputs + inner + attention + _norm_bytes(shape, width)
+    return inputs + inner + attention + _norm_bytes(shape, width, frozen=adapter is not None)
+
+
+def _adapter_input_bytes(shape: Shape, precision: Precision, adapter: Adapter) -> int:
+    """What adapters on one layer keep a token: what they read, one copy each where it is cast for them."""
+    distinct, each = adapter_inputs(shape, adapter)
+    if precision == "fp32":
+        return _MASTER_BYTES * distinct
+    return (_MASTER_BYTES if precision == "bf16" else compute_bytes(precision)) * each
 
 
 def _attention_bytes(shape: Shape, context: int, width: int, kernel: Kernel) -> int:
@@ -85,11 +109,11 @@ def _keys_kept(context: int) -> float:
     return sum((end - start) * end for start, end in zip([0, *ends], ends, strict=False)) / context
 
 
-def _norm_bytes(shape: Shape, width: int) -> int:
+def _norm_bytes(shape: Shape, width: int, *, frozen: bool) -> int:
     """Norms over the hidden size and over the heads. RMS norms compute in fp32; Gemma's keep fp32 results as well."""
     if shape.family.norm_bias:
         return shape.family.norms_per_layer * width * (shape.hidden_size + 2)
-    result = 4 if shape.model_type.startswith("gemma") else width
+    result = 0 if frozen else 4 if shape.model_type.startswith("gemma") else width
     hidden = shape.family.norms_per_layer * ((4 + result) * shape.hidden_size + 4)
     if not shape.family.head_norms:
         return hidden
@@ -98,25 +122,35 @@ def _norm_bytes(shape: Shape, width: int) -> int:
 
 
 def activation_bytes(
-    shape: Shape, *, rows: int, context: int, precision: Precision, kernel: Kernel, checkpointing: bool
+    shape: Shape,
+    *,
+    rows: int,
+    context: int,
+    precision: Precision,
+    kernel: Kernel,
+    checkpointing: bool,
+    adapter: Adapter | None = None,
 ) -> int:
     """Bytes kept for the backward pass of `rows` rows, the loss apart.
 
     With activation checkpointing every layer keeps its input only, and one layer at a time is computed again
     (Chen et al. 2016).
     """
-    layer = layer_activation_bytes(shape, context, precision, kernel)
+    layer = layer_activation_bytes(shape, context, precision, kernel, adapter)
     width = compute_bytes(precision)
-    final_norm = (4 + 2 * width) * shape.hidden_size + 4
+    final_norm = (4 + (2 if adapter is None else 1) * width) * shape.hidden_size + 4
     every_layer = shape.num_layers * (width * shape.hidden_size if checkpointing else layer)
     per_token = every_layer + (layer if checkpointing else 0)
     return rows * context * (per_token + final_norm)
 
 
 def logit_bytes(shape: Shape, *, rows: int, context: int, precision: Precision) -> int:
-    """Bytes of the largest chunk of logits: as computed, their log-softmax in fp32, and its gradient as computed."""
+    """Bytes of the largest chunk of logits, whose softmax and gradient are taken in place.
+
+    In fp32 that is one array; else there is a copy in the format of the activations, before and after.
+    """
     elements = min(rows * context * shape.vocab_size, max(LOGITS_AT_ONCE, LOGIT_ROWS * shape.vocab_size))
-    return elements * (4 + 2 * compute_bytes(precision))
+    return elements * (4 if precision == "fp32" else 4 + compute_bytes(precision))
 
 
 def key_value_cache_bytes(shape: Shape, *, rows: int, context: int, precision: Precision) -> int:
@@ -134,6 +168,7 @@ def training_memory(
     checkpointing: bool = False,
     adapter: Adapter | None = None,
     reward: bool = False,
+    accumulating: bool = True,
 ) -> Memory:
     """Memory of one process that trains a language model (or reward model) on `rows` rows a pass.
 
@@ -145,7 +180,13 @@ def training_memory(
     own = weight_bytes(precision) if adapter is None else _MASTER_BYTES
     masters = 0 if own == _MASTER_BYTES else _MASTER_BYTES
     activations = activation_bytes(
-        shape, rows=rows, context=context, precision=precision, kernel=kernel, checkpointing=checkpointing
+        shape,
+        rows=rows,
+        context=context,
+        precision=precision,
+        kernel=kernel,
+        checkpointing=checkpointing,
+        adapter=adapter,
     )
     return Memory(
         weights=_held_weights(shape, total, precision, adapter) + trained * masters,
@@ -153,6 +194,7 @@ def training_memory(
         optimizer=trained * 2 * _MASTER_BYTES,
         activations=activations,
         logits=0 if reward else logit_bytes(shape, rows=rows, context=context, precision=precision),
+        accumulating=accumulating,
     )
 
 
@@ -179,6 +221,7 @@ def ppo_memory(
     kernel: Kernel = "matmul",
     checkpointing: bool = False,
     adapter: Adapter | None = None,
+    accumulating: bool = True,
 ) -> Memory:
     """Memory of one process of PPO: policy and value model trained, reward model and reference held.
 
@@ -206,4 +249,5 @@ def ppo_memory(
         activations=policy.activations + value.activations,
         logits=policy.logits,
         key_value_cache=key_value_cache_bytes(shape, rows=rollout_rows, context=context, precision=precision),
+        accumulating=accumulating,
     )

@@ -121,6 +121,7 @@ def _plan_tokens(stage: Pretrain | Finetune, shape: Shape, data: StageData, mach
             kernel=machine.kernel,
             checkpointing=stage.activation_checkpointing,
             adapter=adapter,
+            accumulating=_rows(stage, machine) < _share(stage, machine),
         ),
         disk=_disk(shape, machine, saved=total, trained=trained, tokens=data.tokens),
         seconds=duration(_recomputed(cost, stage.activation_checkpointing) / machine.processes, machine.speed.training),
@@ -174,6 +175,7 @@ def _plan_reward(stage: Reward, shape: Shape, data: StageData, machine: Machine)
             kernel=machine.kernel,
             checkpointing=stage.activation_checkpointing,
             reward=True,
+            accumulating=_rows(stage, machine) < _share(stage, machine),
         ),
         disk=_disk(shape, machine, saved=total, trained=total, tokens=data.tokens),
         seconds=duration(_recomputed(cost, stage.activation_checkpointing) / machine.processes, machine.speed.training),
@@ -182,7 +184,7 @@ def _plan_reward(stage: Reward, shape: Shape, data: StageData, machine: Machine)
 
 def _plan_align(stage: Align, shape: Shape, data: StageData, machine: Machine) -> StagePlan:
     """PPO: its rollouts run at the speed of sampling, everything else at the speed of training."""
-    episodes = stage.updates * stage.batch
+    episodes, parts = stage.updates * stage.batch, stage.ppo.minibatches
     completion = stage.ppo.completion_tokens
     prompt = round(min(stage.context, data.tokens / data.samples)) if data.samples else stage.context
     episode = flops.ppo_episode_flops(
@@ -206,12 +208,13 @@ def _plan_align(stage: Align, shape: Shape, data: StageData, machine: Machine) -
         memory=ppo_memory(
             shape,
             rollout_rows=math.ceil(stage.batch / machine.processes),
-            rows=_rows(stage, machine, parts=stage.ppo.minibatches),
+            rows=_rows(stage, machine, parts=parts),
             context=prompt + completion,
             precision=machine.precision,
             kernel=machine.kernel,
             checkpointing=stage.activation_checkpointing,
             adapter=stage.adapter,
+            accumulating=_rows(stage, machine, parts=parts) < _share(stage, machine, parts=parts),
         ),
         disk=_disk(shape, machine, saved=policy, trained=trained, tokens=data.tokens),
         seconds=together(training, sampling),
@@ -220,8 +223,13 @@ def _plan_align(stage: Align, shape: Shape, data: StageData, machine: Machine) -
 
 def _rows(stage: Pretrain | Finetune | Reward | Align, machine: Machine, *, parts: int = 1) -> int:
     """Rows of one forward pass in one process."""
-    share = math.ceil(stage.batch / (machine.processes * parts))
+    share = _share(stage, machine, parts=parts)
     return min(stage.micro_batch or share, share)
+
+
+def _share(stage: Pretrain | Finetune | Reward | Align, machine: Machine, *, parts: int = 1) -> int:
+    """Rows of one optimizer step in one process."""
+    return math.ceil(stage.batch / (machine.processes * parts))
 
 
 def _disk(shape: Shape, machine: Machine, *, saved: int, trained: int, tokens: int) -> Disk:
