@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weightgate.preferences.annotators import consensus_of
-from weightgate.preferences.content import content_of, cross_fit, folds_of
+from weightgate.preferences.content import content_of, cross_fit, folds_of, relied_on
 from weightgate.preferences.logistic import Floats, auc, half_width, sigmoid
 from weightgate.preferences.table import Table
 from weightgate.stats import Estimate, Measurement, Unmeasured, proportion
@@ -133,7 +133,10 @@ def _word_margins(table: Table, rows: NDArray[np.intp]) -> Floats:
     dense = (table.values[rows, 0] - table.values[rows, 1]).astype(np.float64)
     dense /= np.maximum(dense.std(axis=0), 1e-6)
     targets = (table.sign[rows] > 0).astype(np.float64)
-    return cross_fit(content_of(table, rows), dense, targets, folds_of(table.prompt[rows]))
+    folds = folds_of(table.prompt[rows])
+    words, repeated = content_of(table, rows)
+    margins = cross_fit(words, np.concatenate([dense, repeated], axis=1), targets, folds)
+    return relied_on(table, rows, margins, targets, folds)
 
 
 def _skill(own: Floats) -> Measurement:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from weightgate.preferences.audit import Audit
-from weightgate.preferences.bias import Effect
+from weightgate.preferences.bias import WORDS, Effect
 from weightgate.preferences.cleaning import Cleaned
+from weightgate.preferences.drivers import LENGTH
 from weightgate.preferences.model_view import ModelView, model_section
 from weightgate.preferences.rows_to_read import ROWS_FOR_A_REASON, rows_to_read
-from weightgate.preferences.specification import Line
+from weightgate.preferences.specification import CLEAR, Line
 from weightgate.preferences.verdict import findings_of, headline_of, severity_of
 from weightgate.report.finding import Severity
 from weightgate.report.page import (
@@ -21,7 +22,9 @@ from weightgate.report.page import (
     Findings,
     Headline,
     KeyValues,
+    Labels,
     Page,
+    Prose,
     Section,
     Table,
     measurement_cell,
@@ -29,7 +32,6 @@ from weightgate.report.page import (
 from weightgate.report.text import one_line
 from weightgate.stats import Estimate
 
-_CLEAR = ("prefers", "prefers not")
 _MANY_ROWS = 12
 """Rows from which a table is worth searching."""
 
@@ -40,7 +42,7 @@ def audit_page(audit: Audit, *, view: ModelView | None = None, rows: bool = True
     blocks: list[Block | Section] = [
         Headline(severity=severity_of(findings), text=headline_of(audit, findings), figures=tuple(_figures(audit))),
         Section(title="Findings", blocks=(Findings(findings=findings),)),
-        Section(title="What the votes teach", blocks=(_specification(audit, said=True),)),
+        Section(title="What the votes teach", blocks=(_specification(audit, clear=True),)),
         Section(title="What predicts the winner without reading", blocks=(*_style(audit),)),
     ]
     if view is not None:
@@ -48,9 +50,8 @@ def audit_page(audit: Audit, *, view: ModelView | None = None, rows: bool = True
     if audit.roster:
         blocks.append(Section(title="Annotators", blocks=(_annotators(audit),)))
     blocks.append(Section(title="Coverage", blocks=(_coverage(audit),)))
-    blocks.append(
-        Section(title="What the votes say nothing about", blocks=(_specification(audit, said=False),), collapsed=True)
-    )
+    unclear = _specification(audit, clear=False)
+    blocks.append(Section(title="What the votes leave open", blocks=(unclear,), collapsed=True))
     blocks.append(Section(title="Numbers", blocks=(_numbers(audit),), collapsed=True))
     if rows and (shown := _rows(audit)) is not None:
         blocks.append(shown)
@@ -71,34 +72,41 @@ def _figures(audit: Audit) -> Iterable[Figure]:
         yield Figure(label="by manner and words", value=f"AUC {audit.noise.auc.value:.2f}")
 
 
-def _specification(audit: Audit, *, said: bool) -> Table:
-    """The lines that say something, or those that lack evidence."""
-    order = {"prefers": 0, "prefers not": 0, "no clear preference": 1, "no evidence": 2}
+def _specification(audit: Audit, *, clear: bool) -> Table | Prose:
+    """The lines that say what is preferred, or those that do not."""
     kinds = {"everything": 0, "category": 1, "topic": 2}
-    lines = [line for line in audit.specification if (line.verdict != "no evidence") == said]
-    lines.sort(key=lambda line: (kinds[line.kind], order[line.verdict], -line.pairs))
-    rows = tuple(
-        (
-            Cell(text=line.words, severity="note" if line.verdict in _CLEAR else None),
-            measurement_cell(line.share),
-            f"{line.pairs:,}",
-            Cell(text=_shown_lines(audit, line)),
-        )
-        for line in lines
-    )
-    labels = tuple((("scope", line.kind), ("reading", line.verdict)) for line in lines)
+    lines = [line for line in audit.specification if (line.verdict in CLEAR) == clear]
+    if not lines:
+        return Prose(text="No line is sure.")
+    lines.sort(key=lambda line: (line.verdict == "no evidence", kinds[line.kind], -line.pairs))
     return Table(
         columns=(
             Column(name="line"),
-            Column(name="share of pairs won", align="right"),
+            Column(name="share of pairs", align="right"),
             Column(name="pairs", align="right"),
             Column(name="lines of the file"),
         ),
-        rows=rows,
-        labels=labels if len(rows) > _MANY_ROWS else (),
-        caption="The share is of pairs in which exactly one answer has the trait; intervals let votes of one prompt "
-        "hang together, and what is called a preference is sure at 1 % over all lines together.",
+        rows=tuple(_line_row(audit, line) for line in lines),
+        labels=_line_labels(lines) if len(lines) > _MANY_ROWS else (),
+        caption="Of the pairs in which exactly one answer has the trait. Intervals let votes of one prompt hang "
+        "together, and what is called a preference is sure at 1 % over all lines together.",
     )
+
+
+def _line_row(audit: Audit, line: Line) -> tuple[Cell | str, ...]:
+    """A line with its share: of pairs that went the way the line says or, without a preference, that the trait won."""
+    length = f"{line.shift:+.2f} sd in length" if line.driver == LENGTH else ""
+    detail = length if line.verdict in CLEAR else f"{WORDS[line.driver]} wins"
+    return (
+        Cell(text=line.headline, detail=detail, severity="note" if line.verdict in CLEAR else None),
+        measurement_cell(line.share_as_said),
+        f"{line.pairs:,}",
+        Cell(text=_shown_lines(audit, line)),
+    )
+
+
+def _line_labels(lines: Sequence[Line]) -> tuple[Labels, ...]:
+    return tuple((("scope", line.kind), ("reading", line.verdict), ("trait", line.driver)) for line in lines)
 
 
 def _shown_lines(audit: Audit, line: Line) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from weightgate.preferences.audit import Audit
+from weightgate.preferences.specification import CLEAR
 from weightgate.preferences.votes import FAULT_KINDS, Vote
 from weightgate.report.page import Collection, Entry, LabelledText, Labels, SideBySide
 
@@ -63,7 +64,7 @@ def _reasons(audit: Audit) -> Iterator[tuple[str, Iterable[Vote]]]:
     yield "near twins judged oppositely", (every[row] for pair in twins for row in pair)
     yield "repeats another vote", (every[row] for rows in found.duplicates for row in rows)
     for line in audit.specification:
-        if line.verdict in ("prefers", "prefers not") and line.kind != "category":
+        if line.verdict in CLEAR and line.kind != "category":
             yield line.headline, (read[row] for row in line.rows)
 
 

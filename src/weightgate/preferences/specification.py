@@ -21,6 +21,8 @@ from weightgate.stats import Estimate, Measurement, benjamini_hochberg
 
 Verdict = Literal["prefers", "prefers not", "no clear preference", "no evidence"]
 
+CLEAR: tuple[Verdict, ...] = ("prefers", "prefers not")
+
 LEAST_PAIRS = 10
 """Pairs that differ in a driver, below which a line says "no evidence"."""
 
@@ -63,19 +65,28 @@ class Line:
         """The line as a sentence with its numbers."""
         if self.verdict == "no evidence":
             return f"{self.headline}: {self.pairs} pairs"
-        assert isinstance(self.share, Estimate)
-        numbers = f"{self.share.value:.0%} [{self.share.low:.0%}, {self.share.high:.0%}] of {self.pairs:,} pairs"
+        share = self.share_as_said
+        assert isinstance(share, Estimate)
+        numbers = f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of {self.pairs:,} pairs"
         if self.verdict == "no clear preference":
             return f"{self.headline}: {WORDS[self.driver]} wins {numbers}"
-        return f"{self.headline}: {_won(self, numbers)}"
+        return f"{self.headline}: {numbers}" + (f", {self.shift:+.2f} sd" if self.driver == LENGTH else "")
 
     @property
     def headline(self) -> str:
         """The line without its numbers."""
         where = "" if self.kind == "everything" else f" on {self.scope}"
-        if self.verdict in ("no evidence", "no clear preference"):
+        if self.verdict not in CLEAR:
             return f"{self.verdict} about {_short(self.driver)}{where}"
         return f"{_PREFERS[self.driver][self.verdict == 'prefers not']}{where}"
+
+    @property
+    def share_as_said(self) -> Measurement:
+        """The share of pairs that went the way the line says: of a line that prefers not, those that the trait lost."""
+        if self.verdict != "prefers not" or not isinstance(self.share, Estimate):
+            return self.share
+        value, low, high = 1 - self.share.value, 1 - self.share.high, 1 - self.share.low
+        return replace(self.share, value=value, low=low, high=high)
 
     def to_json(self, lines: Sequence[int]) -> dict[str, Any]:
         """Return plain data with lines of the file in the place of rows."""
@@ -103,15 +114,6 @@ def _short(driver: str) -> str:
     return {LENGTH: "length", REFUSAL: "refusing", "other-language": "language", "first-person": "saying I"}.get(
         driver, driver
     )
-
-
-def _won(line: Line, numbers: str) -> str:
-    shift = f", {line.shift:+.2f} sd" if line.driver == LENGTH else ""
-    if line.verdict == "prefers":
-        return numbers + shift
-    assert isinstance(line.share, Estimate)
-    share = line.share
-    return f"{1 - share.value:.0%} [{1 - share.high:.0%}, {1 - share.low:.0%}] of {line.pairs:,} pairs{shift}"
 
 
 def scopes_of(table: Table, topics: NDArray[np.int32], names: Sequence[str]) -> list[Scope]:

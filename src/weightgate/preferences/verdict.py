@@ -9,6 +9,7 @@ from weightgate.preferences.annotators import Annotator
 from weightgate.preferences.audit import Audit
 from weightgate.preferences.bias import Effect
 from weightgate.preferences.drivers import LENGTH, POSITION, REFUSAL
+from weightgate.preferences.specification import CLEAR
 from weightgate.preferences.votes import FAULT_KINDS
 from weightgate.report.finding import SEVERITIES, Finding, Severity, worst
 from weightgate.stats import Estimate
@@ -47,9 +48,7 @@ def severity_of(findings: tuple[Finding, ...]) -> Severity:
 
 def headline_of(audit: Audit, findings: tuple[Finding, ...]) -> str:
     """One sentence: what the votes teach most surely, and the gravest thing that is wrong with them."""
-    sure = [
-        line for line in audit.specification if line.kind == "everything" and line.verdict in ("prefers", "prefers not")
-    ]
+    sure = [line for line in audit.specification if line.kind == "everything" and line.verdict in CLEAR]
     sure.sort(key=lambda line: (line.driver not in (REFUSAL, LENGTH), line.adjusted_p))
     taught = "; ".join(line.headline for line in sure[:_NAMED_LINES]) or "no manner is clearly preferred"
     grave = [finding for finding in findings if finding.severity in ("fail", "warn")]
