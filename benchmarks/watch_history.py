@@ -2,10 +2,13 @@
 
     python benchmarks/watch_history.py [--rows 10000000] [--postgres]
 
+With PostgreSQL it starts a server of its own (Debian's package; scripts/ensure-postgres), which needs about 8 GB below
+the folder for temporary files at full size. The rows are copied inside the server, so none travels.
+
 A watch of 240 prompts takes its baseline and two looks from an endpoint in a process of its own; then a look is
 copied, with its timeline, until the history holds as many answers, and the state's pools are filled as so many looks
 would have filled them. What is timed is the whole command, from the start of Python to its end, on the short and on the
-long history, `REPEATS` times each in turn. Writes benchmarks/results/watch_history.json.
+long history, `REPEATS` times each in turn, the status page included. Writes benchmarks/results/watch_history.json.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ def scenes(use_postgres: bool) -> Iterator[tuple[Scene, Scene]]:
         for long in open_scene(folders[1]):
             for scene in (short, long):
                 write_suite(scene.folder / "suite.jsonl", PROMPTS // 2)
+                scene.configure(report="status.html")
             if not use_postgres:
                 yield short, long
                 continue
@@ -88,7 +92,7 @@ def lengthen(history: History, rows: int) -> int:
         print(f"{looks * PROMPTS:,} answers", file=sys.stderr)
     fill_state(history, looks)
     if database.file is None:
-        database.run("ANALYZE")
+        database.run("VACUUM ANALYZE")  # what the server would do by itself, at a moment of its own
     return int(database.rows("SELECT COUNT(*) FROM watch_answers")[0][0])
 
 
@@ -136,13 +140,17 @@ def measure(rows: int, use_postgres: bool) -> dict[str, Any]:
     with scenes(use_postgres) as (short, long):
         for scene in (short, long):
             begin(scene)
+        started = time.perf_counter()
         with long.history() as history:
             answers = lengthen(history, rows)
+        filling_seconds = round(time.perf_counter() - started, 1)
         times = [(seconds_of_a_look(short), seconds_of_a_look(long)) for _ in range(REPEATS)]
     return {
         "history": "postgresql" if use_postgres else "sqlite",
         "answers": answers,
         "prompts_of_a_look": PROMPTS,
+        "status_page": True,
+        "filling_seconds": filling_seconds,
         "load_average": os.getloadavg(),
         **{name: _spread([one[at] for one in times]) for at, name in enumerate(("short", "long"))},
     }
