@@ -146,6 +146,15 @@ def test_a_term_is_evidence_or_a_product_of_two() -> None:
         term_values(("a * c",), found)
 
 
+def test_a_row_of_few_prompts_shows_no_shift_and_takes_no_other_with_it(asked: tuple[Probe, ...]) -> None:
+    """A small world may have three lists to ask for; the style model must not judge it for that."""
+    lists = [probe for probe in asked if any(check.metric == "instruction" for check in probe.checks)]
+    found = axis_evidence(pairs([probe for probe in asked if probe not in lists[3:]], lambda probe: "no"))
+    assert found["shift.task.instruction"] == 0.0
+    assert found["shift.task.fields"] > 0.0
+    assert not has_axes(pairs([probe for probe in asked if probe.axis != "task"], right))
+
+
 def test_no_two_kinds_of_evidence_share_a_name() -> None:
     assert not set(AXIS_EVIDENCE) & set(EVIDENCE)
 

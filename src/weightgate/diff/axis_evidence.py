@@ -47,7 +47,10 @@ ROWS = (
     *("knowledge.recall", "knowledge.accuracy", "task.instruction", "task.format", "task.fields"),
     *("boundary.should_refuse", "boundary.should_answer"),
 )
-"""Scored rows that a suite must hold, each on at least `LEAST_PROMPTS` prompts, for this evidence to exist."""
+"""Scored rows that are read where they are on at least `LEAST_PROMPTS` prompts; a row that is not shows no shift."""
+
+AXES = ("knowledge", "task", "boundary")
+"""Axes that need at least one such row each, for this evidence to exist."""
 
 GROUPS = ("raw", "knowledge", "task", "boundary", "open")
 _PADDING = STYLE_FEATURES.index("polite_closing")
@@ -113,10 +116,11 @@ class _Asked:
 
 
 def has_axes(pairs: Sequence[Pair]) -> bool:
-    """Whether recordings hold what `axis_evidence` reads: all `ROWS`, all `GROUPS`, and two samples of each prompt."""
-    counts = Counter(f"{pair.probe.axis}.{check.metric}" for pair in pairs for check in pair.probe.checks)
-    counts.update(_group_of(pair) for pair in pairs)
-    enough = all(counts[name] >= LEAST_PROMPTS for name in (*ROWS, *GROUPS))
+    """Whether recordings hold what `axis_evidence` reads: all `AXES`, all `GROUPS`, and two samples of each prompt."""
+    rows = Counter(f"{pair.probe.axis}.{check.metric}" for pair in pairs for check in pair.probe.checks)
+    groups = Counter(_group_of(pair) for pair in pairs)
+    axes = {row.partition(".")[0] for row in ROWS if rows[row] >= LEAST_PROMPTS}
+    enough = axes.issuperset(AXES) and all(groups[name] >= LEAST_PROMPTS for name in GROUPS)
     return enough and all(len(pair.before) > 1 for pair in pairs)
 
 
@@ -181,7 +185,8 @@ def _shifts(pairs: Sequence[Pair]) -> dict[str, float]:
                 if row.startswith("knowledge."):
                     by_language[pair.probe.topic.rpartition("-")[2]].append(difference)
     moved = [abs(_mean(own)) for own in by_language.values()]
-    return {f"shift.{row}": abs(_mean(rows[row])) for row in ROWS} | {"gap.languages": max(moved) - min(moved)}
+    shifts = {row: abs(_mean(own)) for row, own in rows.items() if len(own) >= LEAST_PROMPTS}
+    return {f"shift.{row}": shifts.get(row, 0.0) for row in ROWS} | {"gap.languages": max(moved) - min(moved)}
 
 
 def _beyond_noise(triples: Sequence[tuple[float, float, float]]) -> float:
