@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,12 @@ NAMES = (*BENCHMARKS, "overhead")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks/run", description="Measure side by side with the peers.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
-    parser.add_argument("--only", default="", metavar="TEXT", help="measure only cases with this in their name: fp32")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="TEXT",
+        help="measure only cases with this in their name, as fp32; may be given several times",
+    )
     parser.add_argument("--quick", action="store_true", help="try that everything runs; the results are thrown away")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(NAMES)
@@ -29,11 +35,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as thrown_away:
         folder = Path(thrown_away) if arguments.quick else results.FOLDER
         for name in arguments.names or NAMES:
-            results.write(folder, name, measured(name, arguments.only, quick=arguments.quick), NAMES)
+            results.write(folder, name, measured(name, arguments.only or [""], quick=arguments.quick), NAMES)
         print((folder / "README.md").read_text(encoding="utf-8"))
 
 
-def measured(name: str, only: str, *, quick: bool) -> dict[str, Any]:
+def measured(name: str, only: Sequence[str], *, quick: bool) -> dict[str, Any]:
     """One benchmark with its circumstances, as plain data."""
     result: dict[str, Any] = {
         "benchmark": name,
@@ -47,7 +53,7 @@ def measured(name: str, only: str, *, quick: bool) -> dict[str, Any]:
         return result | {"overhead": overhead.measure(quick=quick)}
     peers = interpreter()
     result["versions"]["peers"] = versions(peers)
-    cases = [case for case in BENCHMARKS[name] if only in case.name]
+    cases = [case for case in BENCHMARKS[name] if any(text in case.name for text in only)]
     return result | {"cases": [run_case(name, case, peers, quick=quick) for case in cases]}
 
 
