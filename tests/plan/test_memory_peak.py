@@ -110,7 +110,8 @@ def token_steps(config: dict[str, Any], dtype: Any, lora: bool, passes: int = 1)
     positions = torch.arange(CONTEXT).expand(ROWS, CONTEXT).contiguous()
     batch = TokenBatch(input_ids=ids, labels=ids, position_ids=positions, document_ids=torch.ones_like(ids))
     for _ in range(2):
-        yield trained(objective, [batch] * passes, optimizer)
+        trained(objective, [batch] * passes, optimizer)
+        yield
 
 
 @pytest.mark.parametrize("config", FAMILIES, ids=said)
@@ -148,7 +149,8 @@ def reward_steps(config: dict[str, Any], dtype: Any) -> Iterator[None]:
         pair_ids=torch.arange(ROWS),
     )
     for _ in range(2):
-        yield trained(objective, [batch], optimizer)
+        trained(objective, [batch], optimizer)
+        yield
 
 
 @pytest.mark.parametrize("config", FAMILIES[::2], ids=said)
@@ -185,7 +187,8 @@ def ppo_steps(config: dict[str, Any], dtype: Any) -> Iterator[None]:
     optimizer = optimizer_of(objective)
     for step in range(2):
         for micro_batches in objective.updates(step):
-            yield trained(objective, micro_batches, optimizer)
+            trained(objective, micro_batches, optimizer)
+            yield
 
 
 @pytest.mark.parametrize("config", FAMILIES[::2], ids=said)

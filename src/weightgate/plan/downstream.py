@@ -9,7 +9,7 @@ from weightgate.plan.quantities import spell_quantity
 from weightgate.report.page import Cell, Column, Table
 
 _CORPORA = {"c4": GADRE_C4, "redpajama": GADRE_REDPAJAMA, "refinedweb": GADRE_REFINEDWEB}
-_WAITS = (("a quarter", 91.0), ("half a year", 182.0), ("a year", 365.0), ("two years", 730.0))
+_WAITS = (("a quarter", 91.0), ("half a year", 182.0), ("a year", 365.0))
 
 
 def errors_by_corpus(parameters: float, tokens: float) -> dict[str, tuple[float, float]]:
@@ -56,7 +56,7 @@ def waiting_table(parameters: float) -> Table:
                 text=spell_quantity(parameters / densing_factor(days)),
                 detail=f"up to {spell_quantity(parameters / densing_factor(days, growth=EARLIER_GROWTH_PER_DAY))}",
             ),
-            f"{densing_factor(days):.2g} times fewer",
+            f"{densing_factor(days):.3g} times fewer",
         )
         for name, days in _WAITS
     )

@@ -32,6 +32,9 @@ _COARSE, _FINE = 19, 8
 _FACTOR = 8.0
 """Exponents are followed from the estimate divided by this to the estimate times this."""
 
+_MOST_ROUNDS, _STEEP = 6, 0.5
+"""Cells in which the deviance changes by more than this share of the quantile are cut again, so often at most."""
+
 _NO_FLOOR = 1e-13
 """E that stands for 0; its logarithm is that of forms without E."""
 
@@ -70,9 +73,11 @@ def profile(runs: Runs, fitted: Fit, name: str) -> Profile:
     coarse = _range(name, estimate, runs)
     values = np.unique(np.concatenate([coarse, [estimate]]))
     found = deviances(runs, fitted, name, values)
-    fine = [np.linspace(*cell, _FINE)[1:-1] for cell in _crossings(values, found)]
-    if fine:
-        more = np.concatenate(fine)
+    for _ in range(_MOST_ROUNDS):
+        coarse_cells = _crossings(values, found)
+        if not coarse_cells:
+            break
+        more = np.concatenate([np.linspace(*cell, _FINE)[1:-1] for cell in coarse_cells])
         values, found = np.concatenate([values, more]), np.concatenate([found, deviances(runs, fitted, name, more)])
         order = np.argsort(values)
         values, found = values[order], found[order]
@@ -149,9 +154,11 @@ _ERF = np.array([math.erf(1 / math.sqrt(2 * scale)) for scale in _SCALES])
 
 
 def _crossings(values: Floats, found: Floats) -> Sequence[tuple[float, float]]:
+    """Neighbours between which the deviance crosses, and so steeply that the place is not known well."""
     inside = found <= CHI_SQUARED_95
     edges = np.flatnonzero(inside[1:] != inside[:-1])
-    return [(float(values[edge]), float(values[edge + 1])) for edge in edges]
+    steep = [edge for edge in edges if np.abs(found[edge + 1] - found[edge]) > _STEEP * CHI_SQUARED_95]
+    return [(float(values[edge]), float(values[edge + 1])) for edge in steep]
 
 
 def _crossing(values: Floats, found: Floats, inside: int, outside: int) -> float:
