@@ -19,7 +19,6 @@ from weightgate.data.batches import PairBatch, TokenBatch  # noqa: E402
 from weightgate.plan import memory  # noqa: E402
 from weightgate.plan.shapes import read_shape  # noqa: E402
 from weightgate.train import models  # noqa: E402
-from weightgate.train.objectives.ppo import PPOObjective, Process, Roles, new_value_model  # noqa: E402
 from weightgate.train.objectives.reward import RewardModel, RewardObjective  # noqa: E402
 from weightgate.train.objectives.tokens import TokenObjective  # noqa: E402
 from weightgate.train.optim import MasterAdamW  # noqa: E402
@@ -159,41 +158,3 @@ def test_a_step_on_pairs_peaks_where_it_was_planned(config: dict[str, Any]) -> N
         read_shape(config), rows=2 * ROWS, context=CONTEXT, precision="fp32", reward=True, accumulating=False
     )
     assert planned.total == pytest.approx(peak_of(reward_steps(config, torch.float32)), rel=0.1)
-
-
-class Prompts:
-    """As many prompts at every step."""
-
-    def batch(self, step: int) -> Prompts:
-        return self
-
-    def token_lists(self) -> list[list[int]]:
-        return [[3 + (row + column) % 300 for column in range(CONTEXT // 2)] for row in range(ROWS)]
-
-
-def ppo_steps(config: dict[str, Any], dtype: Any) -> Iterator[None]:
-    policy, reference = network(config, dtype), network(config, dtype)
-    reward = RewardModel.from_causal(network(config, dtype), seed=0)
-    objective = PPOObjective(
-        Roles(policy=policy, value=new_value_model("reward", policy, reward), reference=reference, reward=reward),
-        Prompts(),  # type: ignore[arg-type]
-        recipe.PPO(completion_tokens=CONTEXT // 2, epochs=2),
-        stop_ids=(),
-        pad_id=0,
-        micro_batch=ROWS,
-        seed=0,
-        process=Process(device=CPU),
-    )
-    optimizer = optimizer_of(objective)
-    for step in range(2):
-        for micro_batches in objective.updates(step):
-            trained(objective, micro_batches, optimizer)
-            yield
-
-
-@pytest.mark.parametrize("config", FAMILIES[::2], ids=said)
-def test_ppo_peaks_where_it_was_planned(config: dict[str, Any]) -> None:
-    planned = memory.ppo_memory(
-        read_shape(config), rollout_rows=ROWS, rows=ROWS, context=CONTEXT, precision="fp32", accumulating=False
-    )
-    assert planned.total == pytest.approx(peak_of(ppo_steps(config, torch.float32)), rel=0.1)
