@@ -57,6 +57,7 @@ def data_folder() -> Path:
 def load_rows(cache: Path) -> list[PairRow]:
     """Return the rows of the cache file, made first where there is none."""
     if not cache.exists():
+        print(f"reading the evidence of every pair into {cache}, which takes minutes", flush=True)
         rows = [asdict(row) for row in _chat_rows(data_folder())]
         cache.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return list(read_rows(cache))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -133,6 +134,7 @@ def test_diversity_that_collapses_is_seen() -> None:
     found = compare(many, collapsed)
     assert row(found, "open.diversity").changed
     assert row(found, "open.diversity").effect.value < 0
+    assert "open unchanged; diversity fell" in found.headline
 
 
 def test_swapping_the_sides_turns_the_effects_round() -> None:
@@ -164,3 +166,66 @@ def test_reports_hold_hostile_completions() -> None:
     assert "<script>alert" not in render_html(comparison_page(found))
     suite = ElementTree.fromstring(comparison_junit(found))
     assert int(suite.get("failures", "0")) == len(suite.findall("testcase/failure")) > 0
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_too_few_prompts_find_nothing_out_and_say_how_many_would(count: int) -> None:
+    """13 prompts show a shift of 0.8 deviations in 8 of 10 cases: ((1.960 + 0.842) / 0.8)^2 = 12.3."""
+    asked = tuple(replace(probe, checks=()) for probe in ASKED[-count:])
+    found = compare(recorded(Speaker(1), asked), recorded(Speaker(3), asked))
+    assert (found.changed, found.more_prompts) == (False, 13 - count)
+    assert found.headline.startswith(f"cannot tell; about {13 - count} more prompts like these")
+    one = recorded(Speaker(1), asked)
+    assert compare(one, one).headline == "nothing changed"
+
+
+def test_what_only_the_joint_test_hints_at_is_not_called_nothing() -> None:
+    """Between alpha and four times alpha, however the single traits of style look."""
+    asked = tuple(replace(probe, checks=()) for probe in probes(60) if probe.axis == "open")
+    told = [
+        compare(recorded(Speaker(seed), asked), recorded(Speaker(seed + 500, sentences=(2, 6)), asked))
+        for seed in range(12)
+    ]
+    hinted = [one for one in told if 0.05 < min(general.adjusted_p for general in one.general) <= 0.2]
+    assert hinted
+    assert all(one.headline.startswith("cannot tell; about") for one in hinted)
+    assert all(one.more_prompts is None for one in told if one.changed)
+
+
+def test_a_side_that_says_nothing_is_no_stage() -> None:
+    before = recorded(Speaker(1), ASKED)
+    silent = set(list(before.completions)[::4])
+    after = recorded(lambda probe: "" if probe.id in silent else before.completions[probe.id][0], ASKED)
+    for found, side in ((compare(before, after), "after"), (compare(after, before), "before")):
+        assert found.verdict is not None
+        assert found.verdict.cause is None
+        assert found.verdict.why.startswith(f"30 of 120 answers {side} are empty")
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        lambda text: "I'm sorry, but I can't help with that.",
+        lambda text: "".join(chr(0x4E00 + ord(letter) * 7 % 5000) for letter in text),
+        lambda text: f"```\n{text}\n```",
+    ],
+    ids=["refusals", "another script", "fences"],
+)
+def test_what_is_unlike_every_known_change_gets_no_stage(says: Callable[[str], str]) -> None:
+    asked = tuple(replace(probe, checks=()) for probe in probes(100) if probe.axis == "open")
+    before = recorded(Speaker(1), asked)
+    after = recorded(lambda probe: says(before.completions[probe.id][0]), asked)
+    found = compare(before, after)
+    assert found.changed
+    assert found.verdict is not None
+    assert found.verdict.cause is None
+    assert "further from the usual" in found.verdict.why
+
+
+def test_a_change_that_no_row_shows_alone_still_shows_prompts() -> None:
+    """Of 7 prompts the smallest p is 1/64: enough for the joint test, too few for one of two dozen traits."""
+    asked = tuple(replace(probe, checks=()) for probe in ASKED[-7:])
+    found = compare(recorded(Speaker(1), asked), recorded(Speaker(2, sentences=(8, 9)), asked))
+    assert found.changed
+    assert not any(row.changed for row in found.rows)
+    assert found.deciding

@@ -41,8 +41,8 @@ def _unchanged(more_prompts: int | None) -> str:
 
 
 def _undetermined(verdict: Verdict | None, rows: Sequence[Row]) -> str:
-    fitting = [STAGE_WORDS[cause] for cause in verdict.fitting] if verdict else []
-    doubt = f" ({' or '.join(fitting)})" if 1 < len(fitting) < len(STAGE_WORDS) else ""
+    fitting = [STAGE_WORDS[cause].partition(",")[0] for cause in verdict.fitting] if verdict else []
+    doubt = f" ({', or '.join(fitting)})" if 1 < len(fitting) < len(STAGE_WORDS) else ""
     return f"something changed, but which stage cannot be told{doubt}" + _moved(rows)
 
 
