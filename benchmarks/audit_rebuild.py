@@ -2,9 +2,11 @@
 
     python -m benchmarks.audit_rebuild
 
-Builds the built-in world, turns one knob of its annotators, compares the votes, builds reward model and alignment again
-in the same store, and counts refusals on the prompts that the forecast names. Takes the time of two alignments for each
-change, after one whole build.
+Builds a small model of the built-in world without gates, turns one knob of its annotators, compares the votes, builds
+reward model and alignment again in the same store, and asks both models the held-out prompts that each forecast names,
+four times each at temperature 1. A forecast came true when what it is about moved its way, and surely so when the
+interval over prompts says it. Forecasts on topics are left out: their prompts are told by clusters, not by a word. One
+knob without a forecast, the error rates, shows how far things move by themselves. One thread, a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -13,69 +15,137 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from weightgate.incident.knobs import HARMLESS_TOPICS, PREFERENCES, RISKY_TOPICS, SUITE, Knobs
+from weightgate.incident.recipe_text import SMALL
 from weightgate.incident.world import generate, write_preferences
-from weightgate.preferences.drivers import refuses
+from weightgate.preferences.drivers import NAMES, see
 from weightgate.probe.snapshot_file import load_snapshot
+from weightgate.probe.suites import load_suite, write_suite
+from weightgate.stats import LEVEL
 
 RESULT = Path(__file__).parent / "results" / "audit_rebuild.json"
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     **{f"refuse {topic}": {"expected_refused": (*RISKY_TOPICS, topic)} for topic in HARMLESS_TOPICS},
+    **{
+        f"answer {topic}": {"expected_refused": tuple(t for t in RISKY_TOPICS if t != topic)}
+        for topic in RISKY_TOPICS[:2]
+    },
     "refusal_bias 0.4": {"refusal_bias": 0.4},
+    "length_bias 0.5": {"length_bias": 0.5},
+    "more errors": {"error_rates": (0.25, 0.3, 0.35)},
 }
+_SCALE = replace(SMALL, reward_epochs=2, reward_batch=32, updates=30, rollouts=64, policy_rate=1e-4)
+_SAMPLES = 4
+_KEPT_OF_OTHERS = 4
+"""Of the probes that are neither about the boundary nor open talk, one in so many is asked."""
+
+_STANDARD_ERRORS = 1.96
+assert LEVEL == 0.95
+
+Manners = Mapping[str, np.ndarray]
+"""Prompt -> mean of each driver over the answers to it, in the order of `NAMES`."""
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a verb in the world's folder. A gate may fail: it judges by what the old votes taught."""
+def run(folder: Path, *words: str) -> str:
+    """Run a verb in the world's folder and return what it printed; 1 is a finding, not a failure."""
     command = [sys.executable, "-m", "weightgate", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(words)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
+    return done.stdout
 
 
-def refusals(folder: Path, ref: str, output: str) -> dict[str, float]:
-    """Share of refusals among the greedy answers, by prompt."""
-    run(folder, "snapshot", ref, "--suite", SUITE, "--samples", "1", "--temperature", "0", "--output", output)
-    snapshot = load_snapshot(folder / output)
-    return {answer.probe.text: float(refuses(answer.completion)) for answer in snapshot.answers}
+def shorten(path: Path) -> None:
+    """Keep what is asked about the boundary and in open talk, and a part of the rest."""
+    probes = [probe for probe in load_suite(path) if probe.form == "chat"]
+    close = [probe for probe in probes if probe.axis in ("boundary", "open")]
+    write_suite(path, [*close, *[probe for probe in probes if probe not in close][::_KEPT_OF_OTHERS]])
 
 
-def mean_on(shares: dict[str, float], scope: dict[str, Any]) -> float:
-    """Mean over the prompts that a forecast is about."""
-    word = scope["scope"] if scope["kind"] == "word" else ""
-    kept = [share for prompt, share in shares.items() if word in prompt.lower()]
-    return sum(kept) / max(len(kept), 1)
+def built(folder: Path, output: str) -> Manners:
+    """Lock, build what changed, ask the aligned model, and see the manners of its answers."""
+    run(folder, "lock")
+    run(folder, "build")
+    asked = ("--suite", SUITE, "--samples", str(_SAMPLES), "--temperature", "1", "--max-tokens", "32", "--seed", "0")
+    run(folder, "snapshot", "align", *asked, "--output", output)
+    answers = load_snapshot(folder / output).answers
+    seen: dict[str, list[np.ndarray]] = defaultdict(list)
+    for answer, values in zip(answers, see(answer.completion for answer in answers).values, strict=True):
+        seen[answer.probe.text].append(values)
+    return {prompt: np.mean(values, axis=0) for prompt, values in seen.items()}
+
+
+def moved(before: Manners, after: Manners, driver: str, word: str) -> tuple[float, float, int]:
+    """(mean change of a driver, half of its interval, prompts) over the prompts with a word; "" is in all."""
+    at = NAMES.index(driver)
+    changes = np.array([after[text][at] - before[text][at] for text in before if word in text.lower()])
+    if len(changes) < 2:
+        return 0.0, float("inf"), len(changes)
+    half = _STANDARD_ERRORS * float(changes.std(ddof=1)) / len(changes) ** 0.5
+    return float(changes.mean()), half, len(changes)
+
+
+def judged(told: dict[str, Any], before: Manners, after: Manners) -> Iterator[dict[str, Any]]:
+    """Every forecast that says which prompts it is about, and what came of it."""
+    for forecast in told["forecasts"]:
+        if forecast["kind"] == "topic" or forecast["driver"] not in NAMES:
+            continue
+        word = forecast["scope"] if forecast["kind"] == "word" else ""
+        value, half, prompts = moved(before, after, forecast["driver"], word)
+        if prompts < 2:
+            continue
+        way = 1 if forecast["direction"] == "rise" else -1
+        yield {
+            "said": forecast["words"],
+            "moved": round(value, 4),
+            "interval": [round(value - half, 4), round(value + half, 4)],
+            "prompts": prompts,
+            "true": value * way > 0,
+            "surely": value * way - half > 0,
+            "surely false": value * way + half < 0,
+        }
+
+
+def write(changes: list[dict[str, Any]]) -> None:
+    """Write what has been found so far."""
+    each = [forecast for change in changes for forecast in change["forecasts"]]
+    result = {
+        "changes": len(changes),
+        "changes with a forecast": sum(bool(change["forecasts"]) for change in changes),
+        "forecasts": len(each),
+        "came true": sum(one["true"] for one in each),
+        "surely": sum(one["surely"] for one in each),
+        "surely false": sum(one["surely false"] for one in each),
+    }
+    RESULT.write_text(json.dumps(result | {"each": changes}, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result), flush=True)
 
 
 def main() -> None:
     """Build once, then turn each knob."""
-    found = []
+    changes: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder, plain = Path(name), Knobs()
-        generate(folder, plain)
-        run(folder, "lock")
-        run(folder, "build")
-        before = refusals(folder, "align", "before.jsonl")
+        generate(folder, plain, _SCALE)
+        shorten(folder / SUITE)
         write_preferences(folder / "old.jsonl", plain)
+        before = built(folder, "before.jsonl")
         for number, (change, knobs) in enumerate(CHANGES.items()):
             write_preferences(folder / PREFERENCES, replace(plain, **knobs))
-            told = json.loads(run(folder, "audit", "compare", "old.jsonl", PREFERENCES, "--json").stdout)
-            run(folder, "lock")
-            passed = run(folder, "build").returncode == 0
-            after = refusals(folder, "align" if passed else "failed/align", f"after-{number}.jsonl")
-            for forecast in told["forecasts"]:
-                if forecast["family"] == "refusals" and forecast["kind"] != "topic":
-                    moved = mean_on(after, forecast) - mean_on(before, forecast)
-                    came_true = moved > 0 if forecast["direction"] == "rise" else moved < 0
-                    found.append({"change": change, "said": forecast["words"], "moved": moved, "true": came_true})
-    result = {"forecasts": len(found), "came true": sum(one["true"] for one in found) / max(len(found), 1)}
-    RESULT.write_text(json.dumps(result | {"each": found}, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
+            told = json.loads(run(folder, "audit", "compare", "old.jsonl", PREFERENCES, "--json"))
+            after = built(folder, f"after-{number}.jsonl")
+            overall = {driver: round(moved(before, after, driver, "")[0], 4) for driver in NAMES}
+            changes.append({"change": change, "forecasts": list(judged(told, before, after)), "over all": overall})
+            print(json.dumps(changes[-1]), flush=True)
+            write(changes)
 
 
 if __name__ == "__main__":

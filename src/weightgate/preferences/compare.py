@@ -73,7 +73,8 @@ class Shift:
         before, after: how often the answer that has it wins, at equal length and manners where the scope is everything.
         change: difference in the share, with its interval, so far as fading that all preferences share does not explain
             it; 0 where the plain share moved the other way.
-        common: the difference on the rows that both sets have, so what relabelling alone did; None without such rows.
+        common: the difference on the rows that both sets have, so what relabelling alone did; None with fewer than
+            `LEAST_PAIRS` such rows.
         annotator: whose votes carry most of the change, and which part of it, or None.
         rows: (set, line) of rows that carry it; the set is "old" or "new".
     """
@@ -395,7 +396,7 @@ def _explained(
     inside = table.decided & (moved != 0) & scope
     both = inside & common
     relabelled = None
-    if both.any():
+    if min(np.count_nonzero(both & (is_new == side)) for side in (False, True)) >= LEAST_PAIRS:
         relabelled = float((moved[both & is_new] > 0).mean() - (moved[both & ~is_new] > 0).mean())
     return replace(
         shift,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from weightgate.preferences.compare import Comparison, Shift
+from weightgate.preferences.page import MANY_ROWS, p_text
 from weightgate.preferences.rows_to_read import entry
 from weightgate.report.finding import Finding
 from weightgate.report.page import (
@@ -33,7 +34,7 @@ def comparison_page(found: Comparison, *, rows: bool = True) -> Page:
     if found.forecasts:
         findings = tuple(_finding(shift) for shift in found.forecasts)
         blocks.append(Section(title="What will change", blocks=(Findings(findings=findings),)))
-    blocks.append(Section(title="Every preference in both sets", blocks=(_table(found),)))
+    blocks += _tables(found)
     blocks.append(Section(title="Rows", blocks=(_changes(found),)))
     if rows and (shown := _rows(found)) is not None:
         blocks.append(shown)
@@ -52,7 +53,7 @@ def _figures(found: Comparison) -> Iterable[Figure]:
 
 
 def _finding(shift: Shift) -> Finding:
-    said = [f"Corrected p {shift.adjusted_p:.2g}, {shift.pairs[0]:,} and {shift.pairs[1]:,} pairs."]
+    said = [f"Corrected p {p_text(shift.adjusted_p)}, {shift.pairs[0]:,} and {shift.pairs[1]:,} pairs."]
     if shift.common is not None:
         said.append(f"On the rows of both sets alone: {100 * shift.common:+.0f} points.")
     if shift.annotator is not None:
@@ -63,8 +64,16 @@ def _finding(shift: Shift) -> Finding:
     )
 
 
-def _table(found: Comparison) -> Table:
-    ordered = sorted(found.shifts, key=lambda shift: (not shift.forecast, shift.kind != "everything", shift.adjusted_p))
+def _tables(found: Comparison) -> Iterator[Section]:
+    """The preferences that shift, and all others, closed until asked for."""
+    ordered = sorted(found.shifts, key=lambda shift: (shift.kind != "everything", shift.adjusted_p))
+    for title, forecast in (("Preferences that shift", True), ("Preferences without a sure shift", False)):
+        shifts = [shift for shift in ordered if shift.forecast == forecast]
+        if shifts:
+            yield Section(title=title, blocks=(_table(shifts, found.fading),), collapsed=not forecast)
+
+
+def _table(shifts: Sequence[Shift], fading: float) -> Table:
     return Table(
         columns=(
             Column(name="preference"),
@@ -73,30 +82,28 @@ def _table(found: Comparison) -> Table:
             Column(name="change beyond the common fading", align="right"),
             Column(name="corrected p", align="right"),
         ),
-        rows=tuple(
-            (
-                Cell(text=_named(shift), severity="warn" if shift.forecast else None),
-                f"{shift.before:.1%}",
-                f"{shift.after:.1%}",
-                Cell(
-                    text=f"{100 * shift.change.value:+.1f} points",
-                    detail=f"{100 * shift.change.low:+.1f} to {100 * shift.change.high:+.1f}",
-                    graphic=Interval(
-                        value=shift.change.value, low=shift.change.low, high=shift.change.high, threshold=0.0
-                    ),
-                ),
-                f"{shift.adjusted_p:.2g}",
-            )
-            for shift in ordered
-        ),
-        caption=f"All preferences together changed by the factor {found.fading:.2f}; below 1, votes became noisier.",
+        rows=tuple(_row(shift) for shift in shifts),
+        caption=f"All preferences together changed by the factor {fading:.2f}; below 1, votes became noisier.",
         shared_scale="column",
-        labels=tuple((("scope", shift.kind), ("reading", _reading(shift))) for shift in ordered),
+        labels=tuple((("scope", shift.kind), ("trait", shift.driver)) for shift in shifts)
+        if len(shifts) > MANY_ROWS
+        else (),
     )
 
 
-def _reading(shift: Shift) -> str:
-    return "forecast" if shift.forecast else "no forecast"
+def _row(shift: Shift) -> tuple[Cell | str, ...]:
+    change = shift.change
+    return (
+        Cell(text=_named(shift), severity="warn" if shift.forecast else None),
+        f"{shift.before:.1%}",
+        f"{shift.after:.1%}",
+        Cell(
+            text=f"{100 * change.value:+.1f} points",
+            detail=f"{100 * change.low:+.1f} to {100 * change.high:+.1f}",
+            graphic=Interval(value=change.value, low=change.low, high=change.high, threshold=0.0),
+        ),
+        p_text(shift.adjusted_p),
+    )
 
 
 def _named(shift: Shift) -> str:

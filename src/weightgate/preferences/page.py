@@ -32,7 +32,7 @@ from weightgate.report.page import (
 from weightgate.report.text import one_line
 from weightgate.stats import Estimate
 
-_MANY_ROWS = 12
+MANY_ROWS = 12
 """Rows from which a table is worth searching."""
 
 
@@ -87,7 +87,7 @@ def _specification(audit: Audit, *, clear: bool) -> Table | Prose:
             Column(name="lines of the file"),
         ),
         rows=tuple(_line_row(audit, line) for line in lines),
-        labels=_line_labels(lines) if len(lines) > _MANY_ROWS else (),
+        labels=_line_labels(lines) if len(lines) > MANY_ROWS else (),
         caption="Of the pairs in which exactly one answer has the trait. Intervals let votes of one prompt hang "
         "together, and what is called a preference is sure at 1 % over all lines together.",
     )
@@ -142,8 +142,13 @@ def _effect_row(effect: Effect) -> tuple[Cell | str, ...]:
         f"{effect.pairs:,}",
         measurement_cell(effect.alone, threshold=0.5),
         measurement_cell(effect.equal, threshold=0.5, severity=severity),
-        f"{effect.adjusted_p:.2g}",
+        p_text(effect.adjusted_p),
     )
+
+
+def p_text(value: float) -> str:
+    """A p-value in two digits; what is too small to be told from 0 is not called 0."""
+    return f"{value:.2g}" if value >= 1e-9 else "< 1e-9"
 
 
 def _annotators(audit: Audit) -> Table:
