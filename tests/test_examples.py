@@ -72,6 +72,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
 """Control tokens and template as the family's base models have them; a Llama base model brings no template."""
 
 
+STOPS = {"llama": ["</s>"], "qwen3": ["<|im_end|>"], "gemma3_text": ["<eos>", "<end_of_turn>"]}
+"""What ends a completion in an exported folder: an engine that knew `<eos>` alone would let Gemma run on."""
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     return public_data()
@@ -227,6 +231,9 @@ def test_adapters_on_a_base_model(
     moved = {name for name in base if not torch.equal(base[name], merged[name])}
     assert moved
     assert all("proj" in name for name in moved), "an adapter on linear layers moves nothing else"
+    ends = json.loads(Path("merged/generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    tokenizer = AutoTokenizer.from_pretrained("merged")
+    assert tokenizer.convert_ids_to_tokens(ends if isinstance(ends, list) else [ends]) == STOPS[family]
 
 
 def test_a_hub_data_set_stands_in_for_a_missing_file(tmp_path: Path) -> None:

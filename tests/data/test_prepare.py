@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import tracemalloc
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from weightgate.data import prepare, writing
+from weightgate.data import hub, prepare, writing
 from weightgate.data.prepare import (
     cache_key,
     prepare_conversations,
@@ -22,8 +23,9 @@ from weightgate.data.prepare import (
 )
 from weightgate.data.rows import RowWriter, TokenRows
 from weightgate.data.template import BUILTIN_TEMPLATE, TemplateError
-from weightgate.errors import CorruptError, DataError
+from weightgate.errors import CorruptError, DataError, StoreError
 from weightgate.recipe import Source
+from weightgate.store.fs import host_name
 
 
 def write_jsonl(path: Path, rows: list[dict[str, object]]) -> None:
@@ -153,7 +155,7 @@ def test_everything_that_matters_is_in_the_key(tmp_path: Path, request_for, toke
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("harm", ["truncate", "flip", "remove", "meta"])
+@pytest.mark.parametrize("harm", ["truncate", "flip", "remove", "meta", "census"])
 def test_a_torn_cache_is_made_again(tmp_path: Path, request_for, harm: str) -> None:
     write_documents(tmp_path / "a.jsonl", 30)
     first = prepare_documents(request_for("a.jsonl"))
@@ -167,9 +169,39 @@ def test_a_torn_cache_is_made_again(tmp_path: Path, request_for, harm: str) -> N
         tokens.write_bytes(data)
     elif harm == "remove":
         (folder / "holdout" / "offsets.bin").unlink()
+    elif harm == "census":
+        told = (folder / "prepared.json").read_text()
+        (folder / "prepared.json").write_text(told.replace('"records":', '"records":1', 1))
     else:
         (folder / "prepared.json").write_text("{")
+    assert prepare_documents(request_for("a.jsonl")).census == first.census
     assert prepare_documents(request_for("a.jsonl")).digest == first.digest
+
+
+def test_a_hub_data_set_is_prepared_in_place_of_a_missing_file(request_for, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_load", lambda source: [{"text": f"the fox number {i} is lazy"} for i in range(20)])
+    request = request_for("gone.jsonl")
+    request = dataclasses.replace(request, sources=[Source(path="gone.jsonl", hub="some/where")])
+    assert prepare_documents(request).census.records > 10
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path, request_for, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / "cache" / f"{host_name()}-{2**22 + 1}-abc"
+    left.mkdir(parents=True)
+    write_documents(tmp_path / "a.jsonl", 30)
+    prepare_documents(request_for("a.jsonl"))
+    assert not left.exists()
+
+
+def test_a_disk_that_fills_up_is_told(tmp_path: Path, request_for, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_documents(tmp_path / "a.jsonl", 30)
+    monkeypatch.setattr(RowWriter, "_flush", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        prepare_documents(request_for("a.jsonl"))
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_an_error_leaves_nothing_behind(tmp_path: Path, request_for) -> None:

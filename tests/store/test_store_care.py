@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
@@ -27,8 +29,9 @@ from weightgate.store import (
     records,
     require_free_space,
 )
-from weightgate.store.fs import host_name, temporary_name
+from weightgate.store.fs import LocalFs, LocalWriter, host_name, temporary_name
 from weightgate.store.index import on_network_filesystem
+from weightgate.store.records import recording_time
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=("Cs",))),
@@ -264,6 +267,46 @@ def test_no_store_is_an_error_and_an_old_one_opens_again(store: Store, tmp_path:
         Store.open(tmp_path)
     base = publish(store)
     assert Store.create(store.root).manifest(base) == Store.open(store.root).manifest(base)
+
+
+def test_a_store_that_may_only_be_read_is_opened_by_those_who_would_make_one(store: Store) -> None:
+    class ReadOnly(LocalFs):
+        def create(self, path: Path, mode: int) -> LocalWriter:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    checkpoint = publish(store)
+    assert Store.create(store.root, fs=ReadOnly()).manifest(checkpoint).stage == "base"
+
+
+def test_a_changed_store_file_is_refused(store: Store) -> None:
+    damage(store.root / "store.json", lambda data: data.replace(b'"hash":"blake3"', b'"hash":"blake2"'))
+    with pytest.raises(CorruptError, match=r"store.json is not what was written"):
+        Store.open(store.root)
+    (store.root / "store.json").unlink()
+    assert Store.create(store.root)
+
+
+def test_the_newest_result_is_the_newest_though_the_clock_was_set_back(store: Store) -> None:
+    checkpoint = publish(store)
+    for cost in (1.0, 2.0, 3.0):
+        time = "2999-01-01T00:00:00.000000+00:00" if cost == 1.0 else recording_time(store.results("k"))
+        store.add_result("k", Result(key="k", checkpoint=checkpoint, cost={"seconds": cost}, recorded_at=time))
+    assert [result.cost["seconds"] for result in store.results("k")] == [1.0, 2.0, 3.0]
+
+
+def test_a_result_that_cannot_be_read_is_put_aside(store: Store) -> None:
+    checkpoint = publish(store)
+    whole, broken = (
+        store.add_result("k", Result(key="k", checkpoint=checkpoint, cost={"seconds": cost})) for cost in (1.0, 2.0)
+    )
+    assert len(store.results("k")) == 2
+    damage(store.result_records.path(broken), flip_a_bit)
+    with pytest.raises(CorruptError):
+        store.results("k")
+    assert store.discard_damaged_results() == [broken]
+    assert [result.cost["seconds"] for result in store.results("k")] == [1.0]
+    assert store.read_result(whole)
+    assert store.verify(contents=True) == []
 
 
 def test_a_store_of_a_later_format_is_refused(store: Store) -> None:

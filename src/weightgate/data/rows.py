@@ -137,10 +137,12 @@ class RowWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self._flush()
-        for file in self._files.values():
-            file.close()
+        try:
+            if error is None:
+                self._flush()
+        finally:
+            for file in self._files.values():
+                file.close()
         if error is None:
             names = sorted(f"{name}.bin" for name in self._files)
             meta = {
