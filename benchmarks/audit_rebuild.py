@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from weightgate.incident.knobs import HARMLESS_TOPICS, PREFERENCES, RISKY_TOPICS, SUITE, Knobs
+from weightgate.incident.knobs import HARMLESS_TOPICS, PREFERENCES, RECIPE, RISKY_TOPICS, SUITE, Knobs
 from weightgate.incident.recipe_text import SMALL
 from weightgate.incident.world import generate, write_preferences
 from weightgate.preferences.drivers import NAMES, see
@@ -44,6 +44,9 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 _SCALE = replace(SMALL, reward_epochs=2, reward_batch=32, updates=30, rollouts=64, policy_rate=1e-4)
 _SAMPLES = 4
+_BUDGET = "budget:\n  minutes: 30\n"
+"""Taken out of the recipe: a busy machine would end a build halfway, and the model asked would be the old one."""
+
 _KEPT_OF_OTHERS = 4
 """Of the probes that are neither about the boundary nor open talk, one in so many is asked."""
 
@@ -54,11 +57,11 @@ Manners = Mapping[str, np.ndarray]
 """Prompt -> mean of each driver over the answers to it, in the order of `NAMES`."""
 
 
-def run(folder: Path, *words: str) -> str:
-    """Run a verb in the world's folder and return what it printed; 1 is a finding, not a failure."""
+def run(folder: Path, *words: str, fine: tuple[int, ...] = (0,)) -> str:
+    """Run a verb in the world's folder and return what it printed; any code but a fine one ends everything."""
     command = [sys.executable, "-m", "weightgate", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode not in (0, 1):
+    if done.returncode not in fine:
         raise SystemExit(f"{' '.join(words)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout
 
@@ -136,11 +139,13 @@ def main() -> None:
         folder, plain = Path(name), Knobs()
         generate(folder, plain, _SCALE)
         shorten(folder / SUITE)
+        recipe = folder / RECIPE
+        recipe.write_text(recipe.read_text().replace(_BUDGET, ""))
         write_preferences(folder / "old.jsonl", plain)
         before = built(folder, "before.jsonl")
         for number, (change, knobs) in enumerate(CHANGES.items()):
             write_preferences(folder / PREFERENCES, replace(plain, **knobs))
-            told = json.loads(run(folder, "audit", "compare", "old.jsonl", PREFERENCES, "--json"))
+            told = json.loads(run(folder, "audit", "compare", "old.jsonl", PREFERENCES, "--json", fine=(0, 1)))
             after = built(folder, f"after-{number}.jsonl")
             overall = {driver: round(moved(before, after, driver, "")[0], 4) for driver in NAMES}
             changes.append({"change": change, "forecasts": list(judged(told, before, after)), "over all": overall})
