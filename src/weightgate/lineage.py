@@ -151,7 +151,9 @@ def verification_page(store: Store, *, contents: bool) -> tuple[Page, list[Probl
     if contents:
         problems += [
             Problem(
-                digest=path.name, what=f"cached data is damaged: {error.found}", mend="weightgate build makes it again"
+                digest=path.name,
+                what=f"cached data is damaged: {error.found}",
+                mend=f"remove {path}: it is made again when it is needed",
             )
             for path, error in damaged(store.root / "cache")
         ]
