@@ -6,38 +6,97 @@ Needs the data folder that WEIGHTGATE_TEST_DATA names, scikit-learn (the extra `
 two cores. With a FOLDER, the interventions on the built-in world are judged too; those whose recordings it lacks are
 built first, which takes hours. Writes `triage*.json` and the tables of `evaluation.md` under `benchmarks/results/`; the
 model that ships is left as it is. What the numbers rest on stands in `benchmarks/results/README-triage.md`.
+
+A run that was stopped goes on with the part at which it stopped, unless what is measured was changed since; a run that
+came to its end begins anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.triage_detector import RESULTS
 
-PARTS = (
-    ("-m", "benchmarks.triage_detector", "nulls", "ladder"),
-    ("-m", "benchmarks.triage_calls"),
-    ("scripts/train_triage.py", "--rows", "{scratch}/rows.jsonl", "--model", "{scratch}/triage.json"),
-)
-"""One command for each part, in the repository's root; `{scratch}` is a folder that is removed afterwards."""
+SCRATCH = Path("build/evaluate")
+"""What a stopped run has done already; removed at the end."""
 
-WORLD = ("-m", "benchmarks.world_triage")
+MEASURED = ("diff", "probe", "stats")
+_CODE = (".py", ".json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One thing to measure: what it is called, and the arguments that Python is given in the repository's root."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+PARTS = (
+    Part(name="nulls", arguments=("-m", "benchmarks.triage_detector", "nulls")),
+    Part(name="ladder", arguments=("-m", "benchmarks.triage_detector", "ladder")),
+    Part(name="undecided", arguments=("-m", "benchmarks.triage_detector", "undecided")),
+    Part(name="calls", arguments=("-m", "benchmarks.triage_calls")),
+    Part(name="hamming", arguments=("-m", "benchmarks.triage_hamming")),
+    Part(
+        name="naming",
+        arguments=(
+            *("scripts/train_triage.py", "--rows", f"{SCRATCH}/rows.jsonl"),
+            *("--model", f"{SCRATCH}/triage.json"),
+        ),
+    ),
+)
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        for part in (*PARTS, *((*WORLD, folder) for folder in sys.argv[1:])):
-            command = [sys.executable, *(word.format(scratch=scratch) for word in part)]
-            print(" ".join(command), flush=True)
-            subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": "."})
+    worlds = [Part(name="world", arguments=("-m", "benchmarks.world_triage", folder)) for folder in sys.argv[1:]]
+    run_parts((*PARTS, *worlds), SCRATCH)
     (RESULTS / "evaluation.md").write_text("\n".join(summary(RESULTS)) + "\n", encoding="utf-8")
+
+
+def run_parts(parts: Iterable[Part], scratch: Path) -> None:
+    """Run each part in a process of its own, but for those that a stopped run of the same code has done.
+
+    Raises `SystemExit` with a sentence where a part fails.
+    """
+    parts, measured = list(parts), _measured_digest()
+    if not (scratch / measured).exists():
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        (scratch / measured).touch()
+    for number, part in enumerate(parts, start=1):
+        done = scratch / f"{part.name}.done"
+        if done.exists():
+            print(f"{number}/{len(parts)} {part.name}: done before the stop, {done.read_text('utf-8')}", flush=True)
+            continue
+        print(f"{number}/{len(parts)} {part.name}: {' '.join(part.arguments)}", flush=True)
+        began = time.monotonic()
+        paths = os.pathsep.join(filter(None, (".", os.environ.get("PYTHONPATH"))))
+        ended = subprocess.run([sys.executable, *part.arguments], env={**os.environ, "PYTHONPATH": paths})
+        if ended.returncode:
+            raise SystemExit(f"{part.name} failed; the same command goes on here once that is mended")
+        done.write_text(f"{time.monotonic() - began:.0f} s", encoding="utf-8")
+        print(f"{number}/{len(parts)} {part.name}: {done.read_text('utf-8')}", flush=True)
+    shutil.rmtree(scratch)
+
+
+def _measured_digest() -> str:
+    """Digest of the rooms whose work is measured, models that ship included."""
+    told = hashlib.sha256()
+    for room in MEASURED:
+        for path in sorted(path for path in (Path("src/weightgate") / room).rglob("*") if path.suffix in _CODE):
+            told.update(str(path).encode() + b"\0" + path.read_bytes())
+    return told.hexdigest()[:16]
 
 
 def summary(results: Path) -> Iterator[str]:
@@ -46,7 +105,9 @@ def summary(results: Path) -> Iterator[str]:
     yield "Written by `make evaluate`; read [what it rests on](README-triage.md).\n"
     yield from _nulls(_read(results / "triage_nulls.json")["nulls"])
     yield from _ladder(_read(results / "triage_ladder.json")["ladder"])
+    yield from _undecided(_read(results / "triage_undecided.json")["undecided"])
     yield from _calls(_read(results / "triage_calls.json")["calls"])
+    yield from _hamming(_read(results / "triage_hamming.json"))
     naming = _read(results / "triage.json")
     for scheme in ("relatives left out", "connected components left out"):
         yield from _naming(scheme, naming[scheme]["core"])
@@ -74,12 +135,33 @@ def _ladder(ladder: dict[str, Any]) -> Iterator[str]:
             yield f"| {dose} | {size} | {cell['power']:.2f} | {cell['reference_at_twice']:.2f} |"
 
 
+def _undecided(undecided: dict[str, Any]) -> Iterator[str]:
+    yield "\n## Where it cannot tell\n\nAs many more prompts asked as it says, all of them anew.\n"
+    yield "| dose, prompts | cannot tell, of | further prompts, median | then decided, of |\n|---|---|---|---|"
+    for name, own in undecided.items():
+        told = f"{own['cannot tell']} of {own['draws']} | {own['median further prompts']:g}"
+        yield f"| {name} | {told} | {own['decided']} of {own['asked again']} |"
+
+
 def _calls(calls: dict[str, Any]) -> Iterator[str]:
     yield "\n## Calls a side\n\n| dose | power | joint test | string kernel alone |\n|---|---|---|---|"
     for dose, found in calls.items():
         for power, by_test in found["calls a side"].items():
             told = [by_test[test] or "more than 400" for test in ("joint", "string kernel")]
             yield f"| {dose} | {power.removeprefix('power ')} | {told[0]} | {told[1]} |"
+
+
+def _hamming(found: dict[str, Any]) -> Iterator[str]:
+    pairs = len(found["pairs"])
+    yield f"\nAgainst the Hamming kernel, two answers a prompt, {pairs} pairs of a parent and its child,"
+    yield f"at most {found['largest']} calls a side:\n"
+    yield "| power | pairs that reach it: joint, Hamming | median calls where both do | median ratio |"
+    yield "|---|---|---|---|"
+    for power, own in found["summary"].items():
+        reached, calls = own["reached"], own["median calls a side"]
+        medians = f"{calls['joint']:g}, {calls['hamming']:g}" if calls else "-"
+        ratio = own["median ratio, hamming to joint"] or "-"
+        yield f"| {power.removeprefix('power ')} | {reached['joint']}, {reached['hamming']} | {medians} | {ratio} |"
 
 
 def _naming(scheme: str, found: dict[str, Any]) -> Iterator[str]:

@@ -59,6 +59,15 @@ def test_evidence_unlike_every_cause_is_undetermined() -> None:
     assert "unlike anything" in verdict.why
 
 
+def test_beyond_its_reach_a_model_names_nothing() -> None:
+    """(5, 0, 0, 0) is at a root mean square of 2.5 from the centre."""
+    found = {"a": 5.0, "b": 0.0, "c": 0.0, "d": 0.0}
+    near, far = (TriageModel.from_json(model().to_json() | {"reach": reach}) for reach in (2.51, 2.49))
+    assert triage(found, near).cause == CAUSES[0]
+    assert triage(found, far).cause is None
+    assert "further from the usual" in triage(found, far).why
+
+
 @given(st.lists(st.floats(-20, 20), min_size=4, max_size=4))
 def test_scores_sum_to_one_and_p_values_stay_in_range(values: list[float]) -> None:
     verdict = triage(dict(zip("abcd", values, strict=True)), model())
