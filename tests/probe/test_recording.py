@@ -249,7 +249,7 @@ def test_recordings_of_other_tools_are_read(
         ([*_ALPACA, {"instruction": "no output"}], "not like the first"),
         ([*_ALPACA, 3], "not like the first"),
         ([{"instruction": 3, "output": "x"}], "wrong value for 'content'"),
-        ([{"instruction": "x", "output": None}], "wrong value for 'completion'"),
+        ([{"instruction": "x", "output": None}], "a prompt without an answer"),
         ([{"messages": []}], "not the assistant's"),
         ([{"arguments": [["x"]], "resps": [[[-1.5, True]]]}], "log-likelihoods"),
     ],
