@@ -59,7 +59,7 @@ ModelAddress = FolderAddress | CheckpointAddress
 Address = RecordingAddress | EndpointAddress | ModelAddress
 
 FindCheckpoint = Callable[[Path, str], CheckpointAddress]
-"""Resolves a ref in the store of a recipe; given from outside, since loading both takes time and few targets need it."""
+"""Resolves a ref in the store of a recipe. Given from outside: loading both takes time and few targets need it."""
 
 
 def address_of(
