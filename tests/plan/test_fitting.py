@@ -189,6 +189,27 @@ def test_forecasts_cover_the_truth_on_runs_of_a_known_law() -> None:
     assert hits >= 2
 
 
+def test_refits_that_run_away_leave_no_hole_in_an_interval() -> None:
+    """Of nine builds a draw holds six: too few for a form of six constants, whose exponents then have no bound."""
+    rows = (
+        (101_320, 400_998, 0.4439),
+        (249_280, 600_632, 0.38),
+        (101_320, 1_601_564, 0.2894),
+        (590_688, 799_971, 0.3574),
+        (249_280, 2_402_810, 0.2405),
+        (1_000_576, 1_201_070, 0.3302),
+        (590_688, 2_402_810, 0.2361),
+        (1_000_576, 3_000_850, 0.2358),
+        (1_834_720, 2_001_405, 0.2434),
+    )
+    parameters, tokens, loss = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
+    nine = replace(made_runs().where(np.arange(9)), parameters=parameters, tokens=tokens, loss=loss)
+    compared = compare(nine)
+    target = np.array([2_970_032.0]), np.array([2_803_207.0])
+    ahead = forecast(nine, compared, refits(nine, compared, draws=400), *target)
+    assert np.isfinite([ahead.low, ahead.high]).all()
+
+
 def test_timing_separates_tokens_from_arithmetic() -> None:
     runs = made_runs()
     small = runs.where(runs.parameters < 1e9)

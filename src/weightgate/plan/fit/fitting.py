@@ -57,14 +57,15 @@ class Frame:
     def constants(self, fitted: Floats) -> Constants:
         """Constants of the law from those in these coordinates, (fits, 6) -> arrays of (fits,)."""
         a, b, e, alpha, beta, log_power = fitted.T
-        return Constants(
-            A=np.exp(a + alpha * self.n0),
-            B=np.exp(b + beta * self.d0),
-            E=np.exp(e),
-            alpha=alpha,
-            beta=beta,
-            k=np.exp(log_power),
-        )
+        with np.errstate(over="ignore"):  # of a refit that ran away, which `forecast.refits` leaves out
+            return Constants(
+                A=np.exp(a + alpha * self.n0),
+                B=np.exp(b + beta * self.d0),
+                E=np.exp(e),
+                alpha=alpha,
+                beta=beta,
+                k=np.exp(log_power),
+            )
 
 
 def frame_of(runs: Runs) -> Frame:

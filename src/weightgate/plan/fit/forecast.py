@@ -9,7 +9,7 @@ further out the forecast lies. How often the intervals hold: benchmarks/results/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -47,7 +47,15 @@ def nearly_as_good(compared: Sequence[HeldOut]) -> list[HeldOut]:
 
 def refits(runs: Runs, compared: Sequence[HeldOut], *, draws: int, seed: int = 0) -> dict[str, Constants]:
     """Bootstrap constants of every form that takes part, by its name."""
-    return {each.form.name: bootstrap(runs, each.form, draws=draws, seed=seed) for each in nearly_as_good(compared)}
+    taking_part = nearly_as_good(compared)
+    return {each.form.name: _finite(bootstrap(runs, each.form, draws=draws, seed=seed)) for each in taking_part}
+
+
+def _finite(drawn: Constants) -> Constants:
+    """Leave out refits that ran away: an exponent of a hundred, and a constant beyond what a float holds."""
+    columns = {column.name: np.asarray(getattr(drawn, column.name)) for column in fields(drawn)}
+    kept = np.all([np.isfinite(column) for column in columns.values()], axis=0)
+    return replace(drawn, **{name: column[kept] for name, column in columns.items() if column.ndim})
 
 
 def forecast(
