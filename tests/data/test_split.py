@@ -80,6 +80,14 @@ def test_contamination_tells_exact_prompts_from_overlap() -> None:
     assert hits == {("a:1", "overlap"), ("a:2", "exact")}
 
 
+def test_a_prompt_inside_a_longer_one_is_contained_unless_it_is_short() -> None:
+    words = [f"w{i}" for i in range(30)]
+    for prompt in (" ".join(words), " ".join(words[:8])):
+        kinds = {hit.kind for hit in contamination([prompt], [document(f"Please answer: {prompt}? Thanks.")])}
+        assert "contained" in kinds
+    assert contamination([" ".join(words[:7])], [document("x " + " ".join(words))])[0].kind == "overlap"
+
+
 def test_thirteen_words_in_a_row_are_an_overlap_and_twelve_are_not() -> None:
     words = [f"w{i}" for i in range(30)]
     prompt = " ".join(words)

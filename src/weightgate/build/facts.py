@@ -127,7 +127,7 @@ def _require_even_shares(workspace: Workspace) -> None:
 
 
 def refuse_contamination(workspace: Workspace, suite: Suite | None) -> None:
-    """Raise `LockError` when a gate's chat prompt is a user prompt of the training data.
+    """Raise `LockError` when a gate's chat prompt is a user prompt of the training data, or stands inside one.
 
     Probes marked `recall` are exempt: they ask for what the training text says.
     """
@@ -138,10 +138,10 @@ def refuse_contamination(workspace: Workspace, suite: Suite | None) -> None:
         if stage.kind not in _READ_CHAT:
             continue
         records = _READ_CHAT[stage.kind](stage.data, workspace.folder, Skipped())
-        hits = [hit for hit in contamination(prompts, user_texts(records)) if hit.kind == "exact"]
+        hits = [hit for hit in contamination(prompts, user_texts(records)) if hit.kind in ("exact", "contained")]
         if hits:
             raise LockError(
-                f"{len(hits)} gate prompts stand in the training data of stage {stage.name!r}",
+                f"{len({hit.prompt for hit in hits})} gate prompts stand in the training data of stage {stage.name!r}",
                 where=hits[0].where,
                 found=hits[0].prompt,
                 mend="remove those rows from the data, or those probes from the suite",

@@ -16,6 +16,11 @@ from weightgate.data.records import Conversation, Document, Message, Preference
 NGRAM_WORDS = 13
 """Words in a row that count as overlap, after GPT-3's decontamination (Brown et al. 2020, appendix C)."""
 
+CONTAINED_WORDS = 8
+"""A prompt of fewer words may stand inside another one by chance."""
+
+Kind = Literal["exact", "contained", "overlap"]
+
 _DIGEST_BYTES = 16
 """128 bits: with 10^9 records the chance of any false duplicate is below 2 * 10^-21."""
 
@@ -87,13 +92,13 @@ def deduplicate(items: Iterable[Item], digest: Callable[[Item], bytes], counts: 
 class Hit:
     """A prompt found in a training text, and the first place it was found at.
 
-    `kind` is `exact` where the whole training text is the prompt, `overlap` where the prompt (or 13 words in a row of
-    it) stands inside a longer text.
+    `kind` is `exact` where the whole training text is the prompt; `contained` where all of the prompt, at least
+    `CONTAINED_WORDS` long, stands inside a longer text; `overlap` where a shorter prompt or 13 words of one do.
     """
 
     where: str
     prompt: str
-    kind: Literal["exact", "overlap"]
+    kind: Kind
 
 
 def user_texts(records: Iterable[Conversation | Preference]) -> Iterator[Document]:
@@ -122,12 +127,14 @@ def contamination(prompts: Sequence[str], documents: Iterable[Document]) -> list
 
 @dataclass(frozen=True, kw_only=True)
 class _PromptIndex:
+    words: dict[str, tuple[str, ...]]
     whole: dict[tuple[str, ...], list[str]]
     grams: dict[tuple[str, ...], list[str]]
     sizes_by_first_word: dict[str, set[int]]
 
     @staticmethod
     def build(prompts: Sequence[str]) -> _PromptIndex:
+        words_of: dict[str, tuple[str, ...]] = {}
         whole: dict[tuple[str, ...], list[str]] = {}
         grams: dict[tuple[str, ...], list[str]] = {}
         sizes: dict[str, set[int]] = {}
@@ -135,14 +142,15 @@ class _PromptIndex:
             words = _words(prompt)
             if not words:
                 continue
+            words_of[prompt] = words
             whole.setdefault(words, []).append(prompt)
             size = min(NGRAM_WORDS, len(words))
             for start in range(len(words) - size + 1):
                 grams.setdefault(words[start : start + size], []).append(prompt)
                 sizes.setdefault(words[start], set()).add(size)
-        return _PromptIndex(whole=whole, grams=grams, sizes_by_first_word=sizes)
+        return _PromptIndex(words=words_of, whole=whole, grams=grams, sizes_by_first_word=sizes)
 
-    def matches(self, text: str) -> Iterator[tuple[str, Literal["exact", "overlap"]]]:
+    def matches(self, text: str) -> Iterator[tuple[str, Kind]]:
         words = _words(text)
         exact = self.whole.get(words, [])
         for prompt in exact:
@@ -151,7 +159,9 @@ class _PromptIndex:
             for size in self.sizes_by_first_word.get(word, ()):
                 for prompt in self.grams.get(words[start : start + size], ()):
                     if prompt not in exact:
-                        yield prompt, "overlap"
+                        own = self.words[prompt]
+                        inside = len(own) >= CONTAINED_WORDS and words[start : start + len(own)] == own
+                        yield prompt, "contained" if inside else "overlap"
 
 
 def _words(text: str) -> tuple[str, ...]:
