@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from weightgate.diff.axis_evidence import AXIS_TERMS
-from weightgate.diff.triage import CAUSES, Cause, TriageModel, fitting_causes, term_values
+from weightgate.diff.triage import CAUSES, Cause, TriageModel, fitting_causes
 from weightgate.incident.interventions import CAUSE_OF
 
 MODEL = Path("src/weightgate/diff/data/axes.json")
@@ -92,7 +92,7 @@ def _left_out(rows: Sequence[WorldRow], penalty: float) -> np.ndarray:
 
 def fitted(rows: Sequence[WorldRow], penalty: float, calibration: dict[Cause, tuple[float, ...]]) -> TriageModel:
     """Fit standardised evidence, classes weighted to count alike."""
-    values = np.array([term_values(AXIS_TERMS, row.evidence) for row in rows])
+    values = np.array([[row.evidence[name] for name in AXIS_TERMS] for row in rows])
     scaler = StandardScaler().fit(values)
     machine = LogisticRegression(C=penalty, class_weight="balanced", max_iter=5000)
     machine.fit(scaler.transform(values), [CAUSES.index(_cause(row)) for row in rows])

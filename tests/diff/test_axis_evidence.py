@@ -23,7 +23,7 @@ from weightgate.diff.compare import compare
 from weightgate.diff.evidence import EVIDENCE
 from weightgate.diff.page import comparison_page
 from weightgate.diff.pairing import Pair, pair_up
-from weightgate.diff.triage import MODEL_FILES, model_for, shipped_model, term_values
+from weightgate.diff.triage import MODEL_FILES, model_for, shipped_model
 from weightgate.incident.knobs import Knobs
 from weightgate.incident.short_suite import short_suite
 from weightgate.incident.world import generate
@@ -139,13 +139,6 @@ def test_a_suite_without_the_rows_or_a_second_sample_is_not_judged_by_axes(asked
             axis_evidence(found)
 
 
-def test_a_term_is_evidence_or_a_product_of_two() -> None:
-    found = {"a": 0.5, "b": 3.0}
-    assert term_values(("b", "a * b", "a * a"), found).tolist() == [3.0, 1.5, 0.25]
-    with pytest.raises(KeyError, match="c"):
-        term_values(("a * c",), found)
-
-
 def test_a_row_of_few_prompts_shows_no_shift_and_takes_no_other_with_it(asked: tuple[Probe, ...]) -> None:
     """A small world may have three lists to ask for; the style model must not judge it for that."""
     lists = [probe for probe in asked if any(check.metric == "instruction" for check in probe.checks)]
@@ -162,6 +155,7 @@ def test_no_two_kinds_of_evidence_share_a_name() -> None:
 def test_the_recordings_decide_which_model_judges() -> None:
     by_axes, by_style = (shipped_model(file) for file in MODEL_FILES)
     assert by_axes.names == AXIS_TERMS
+    assert set(AXIS_TERMS) <= set(AXIS_EVIDENCE)
     style = dict.fromkeys(EVIDENCE, 0.5)
     assert model_for(style) is by_style
     assert model_for(style | dict.fromkeys(AXIS_EVIDENCE, 0.5)) is by_axes

@@ -20,8 +20,7 @@ A verdict on behaviour alone is a hypothesis. In a lineage of one's own, rebuild
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -45,19 +44,17 @@ MODEL_FILES = ("axes.json", "triage.json")
 
 _STYLE_BASIS = "style and wording, calibrated on public pairs of models"
 SCHEMA = 1
-PRODUCT = " * "
-"""Joins the two names of a term that is a product: that one thing stayed while another moved is evidence of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TriageModel:
     """Coefficients, and the scores of held-out families that calibrate them.
 
-    `names` is the evidence that is read (see `term_values`), in the order of the columns of `coefficients` (causes,
-    names), after centring by `centre` and dividing by `scale`, both (names,). `intercepts` is (causes,).
-    `calibration` holds, for each cause, the scores that pairs of that cause got for it while their families were left
-    out. `alpha` is the share of pairs of a cause that may be told not to be of it; `mass`, if any, the sum of scores
-    that achieved this on left-out families; `reach`, if any, the largest `strangeness` among them.
+    `names` is the evidence that is read, in the order of the columns of `coefficients` (causes, names), after centring
+    by `centre` and dividing by `scale`, both (names,). `intercepts` is (causes,). `calibration` holds, for each cause,
+    the scores that pairs of that cause got for it while their families were left out. `alpha` is the share of pairs of
+    a cause that may be told not to be of it; `mass`, if any, the sum of scores that achieved this on left-out families;
+    `reach`, if any, the largest `strangeness` among them.
     """
 
     names: tuple[str, ...]
@@ -87,7 +84,7 @@ class TriageModel:
         return float(np.sqrt(np.mean(self._standardised(found) ** 2)))
 
     def _standardised(self, found: Mapping[str, float]) -> np.ndarray:
-        values: np.ndarray = (term_values(self.names, found) - self.centre) / self.scale
+        values: np.ndarray = (np.array([found[name] for name in self.names]) - self.centre) / self.scale
         return values
 
     def plausibility(self, scores: Mapping[Cause, float]) -> dict[Cause, float]:
@@ -185,19 +182,10 @@ def shipped_model(file: str = MODEL_FILES[-1]) -> TriageModel:
 def model_for(found: Mapping[str, float]) -> TriageModel:
     """Return the first model of `MODEL_FILES` that can read the evidence. Raises `KeyError` where none can."""
     models = [shipped_model(file) for file in MODEL_FILES]
-    fitting = [model for model in models if found.keys() >= _factors(model.names)]
+    fitting = [model for model in models if found.keys() >= set(model.names)]
     if not fitting:
-        raise KeyError(min(_factors(models[-1].names) - found.keys()))
+        raise KeyError(next(name for name in models[-1].names if name not in found))
     return fitting[0]
-
-
-def term_values(names: Sequence[str], found: Mapping[str, float]) -> np.ndarray:
-    """Return the value of each term, (names,): evidence by its name, or a product "a * b". Raises `KeyError`."""
-    return np.array([math.prod(found[factor] for factor in name.split(PRODUCT)) for name in names])
-
-
-def _factors(names: Sequence[str]) -> set[str]:
-    return {factor for name in names for factor in name.split(PRODUCT)}
 
 
 def triage(found: Mapping[str, float], model: TriageModel | None = None) -> Verdict:
