@@ -7,28 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from weightgate.errors import UserError
+from weightgate.plan.doubted import Doubted
 from weightgate.plan.hardware.devices import SECONDS_PER_HOUR, Device
 from weightgate.plan.hardware.utilisation import Utilisation, stated_utilisation, utilisation_by_size
 from weightgate.plan.laws.loss import LossLaw
 
 _SETTLING_ROUNDS = 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """A number with the lowest and highest that the stated inputs allow."""
-
-    low: float
-    value: float
-    high: float
-
-    def times(self, factor: float) -> Range:
-        """Scale all three."""
-        return Range(low=self.low * factor, value=self.value * factor, high=self.high * factor)
-
-    def to_json(self) -> dict[str, float]:
-        """Return plain data."""
-        return dict(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +59,13 @@ class Machines:
 class Compute:
     """A budget as training compute. `said` repeats it in words."""
 
-    flops: Range
+    flops: Doubted
     said: str
 
 
 def of_flops(flops: float) -> Compute:
     """A budget that was stated in FLOPs."""
-    return Compute(flops=Range(low=flops, value=flops, high=flops), said=f"{flops:.3g} FLOP")
+    return Compute(flops=Doubted(low=flops, value=flops, high=flops), said=f"{flops:.3g} FLOP")
 
 
 def of_hours(hours: float, machines: Machines, law: LossLaw) -> Compute:
@@ -96,25 +80,25 @@ def of_dollars(dollars: float, machines: Machines, law: LossLaw) -> Compute:
     low, middle, high = machines.price
     per_hour = SECONDS_PER_HOUR * machines.peak
     settled = _settled(lambda share: dollars / middle * per_hour * share, machines, law)
-    flops = Range(low=settled.low * middle / high, value=settled.value, high=settled.high * middle / low)
+    flops = Doubted(low=settled.low * middle / high, value=settled.value, high=settled.high * middle / low)
     return Compute(flops=flops, said=f"{dollars:,.10g} dollars of {machines.name}")
 
 
-def _settled(flops_at: Callable[[float], float], machines: Machines, law: LossLaw) -> Range:
+def _settled(flops_at: Callable[[float], float], machines: Machines, law: LossLaw) -> Doubted:
     flops = flops_at(0.3)
     for _ in range(_SETTLING_ROUNDS):
         share = machines.utilisation(float(law.constants.optimum(flops)[0]))
         flops = flops_at(share.value)
-    return Range(low=flops_at(share.low), value=flops, high=flops_at(share.high))
+    return Doubted(low=flops_at(share.low), value=flops, high=flops_at(share.high))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What training compute takes: hours of all machines together running side by side, device-hours, dollars."""
 
-    hours: Range
-    device_hours: Range
-    dollars: Range | None
+    hours: Doubted
+    device_hours: Doubted
+    dollars: Doubted | None
     utilisation: Utilisation
 
     def to_json(self) -> dict[str, Any]:
@@ -131,10 +115,10 @@ def cost_of(flops: float, parameters: float, machines: Machines) -> Cost:
     """Time and price of `flops` of training a model of this size; the highest price goes with the worst utilisation."""
     share = machines.utilisation(parameters)
     at_peak = flops / machines.peak / SECONDS_PER_HOUR
-    device_hours = Range(low=at_peak / share.high, value=at_peak / share.value, high=at_peak / share.low)
+    device_hours = Doubted(low=at_peak / share.high, value=at_peak / share.value, high=at_peak / share.low)
     price = machines.device.price
     dollars = (
-        Range(low=device_hours.low * price[0], value=device_hours.value * price[1], high=device_hours.high * price[2])
+        Doubted(low=device_hours.low * price[0], value=device_hours.value * price[1], high=device_hours.high * price[2])
         if price
         else None
     )

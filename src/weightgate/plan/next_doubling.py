@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from weightgate.plan.answer import Answer
-from weightgate.plan.budget import Machines, Range, cost_of
+from weightgate.plan.budget import Machines, cost_of
+from weightgate.plan.doubted import Doubted
 from weightgate.plan.laws.loss import FLOPS_PER_PARAMETER_AND_TOKEN as SIX
 from weightgate.plan.laws.loss import Constants, LossLaw
 from weightgate.plan.laws.repetition import Repetition
@@ -42,7 +43,7 @@ class Doubling:
     name: str
     gain: Spread
     more_flops: float
-    dollars: Range | None
+    dollars: Doubted | None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from weightgate.plan.align import Measured
 from weightgate.plan.columns import read_sheet
 from weightgate.store import Store
+from weightgate.store.records import measured_key
 
 MEANINGS: Mapping[str, tuple[str, ...]] = {
     "kl": ("kl", "align.kl", "kl_nats", "kl_divergence", "kl_policy_ref"),
@@ -40,7 +41,7 @@ def alignments_of_store(root: Path) -> tuple[Measured, ...]:
         return ()
     store, found = Store.open(root), []
     for manifest in store.lineage():
-        measured = store.results(f"measured:{manifest.id}") if manifest.stage_kind == "align" else []
+        measured = store.results(measured_key(manifest.id)) if manifest.stage_kind == "align" else []
         if measured:
             kl, gold = (measured[-1].measurements.get(name, {}).get("value") for name in (_KL, _GOLD))
             if kl is not None and gold is not None:
