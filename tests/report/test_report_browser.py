@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_page import BROWSER, QUIET, TIME_LIMIT_SECONDS, Tab, open_browser
+from live_page import Tab, open_browser
 from report_payloads import HOSTILE
 
+from browser import BROWSER, opened
 from weightgate.report.html import render_html
 from weightgate.report.page import Collection, Column, Entry, LabelledText, Page, Section, SideBySide, Table
 
@@ -24,10 +24,7 @@ def _dumped(html: str, folder: Path) -> tuple[str, list[str]]:
     """Return the document after loading, and what the browser's console was told."""
     file = folder / "page.html"
     file.write_text(html, encoding="utf-8")
-    command = [BROWSER, *QUIET, "--enable-logging=stderr", "--v=0"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--dump-dom", file.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_SECONDS, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return opened(file, folder / "profile")
 
 
 def test_a_hostile_page_loads_whole_and_in_silence(poison, tmp_path):
