@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from click.testing import Result as Ran
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plan_verb import invoke, numbers
 
-from weightgate.cli import main
 from weightgate.plan.columns import read_sheet
 from weightgate.plan.laws.overoptimisation import Curve
 from weightgate.store import Manifest, Result, Store
 
 ALIGN = ("align", "--reward-model-parameters", "300M")
 FINETUNE = ("finetune", "--base-parameters", "1B")
-
-
-def invoke(*arguments: str | Path) -> Ran:
-    result = CliRunner().invoke(main, ["plan", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def numbers(*arguments: str | Path) -> Any:
-    result = invoke(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)["numbers"]
 
 
 def said(*arguments: str | Path) -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from plan_verb import invoke, numbers
 
-from weightgate.cli import main
 from weightgate.errors import UserError
 from weightgate.plan.advice import data_advice, excess_measurement
 from weightgate.plan.hardware.devices import load_hardware
@@ -24,19 +21,6 @@ from weightgate.plan.laws.saved import find_law
 from weightgate.plan.next_doubling import Run
 from weightgate.plan.quantities import read_quantity, spell_quantity
 from weightgate.stats import Estimate, Unmeasured
-
-
-def invoke(*arguments: str | Path) -> Result:
-    result = CliRunner().invoke(main, ["plan", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def numbers(*arguments: str | Path) -> Any:
-    result = invoke(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)["numbers"]
 
 
 def refused(*arguments: str | Path) -> str:
