@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weightgate.train.rotary import trial_inputs
+from weightgate.train.rotary import trial_agrees, trial_inputs
 
 _LIKE_LLAMA = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
 """Layers that may be what the selective form computes; each one is tried."""
-_TRIAL_TOLERANCE = 1e-4
 
 
 def states_read(decoder: Any, read: Tensor, **inputs: Any) -> Tensor:
@@ -65,4 +64,4 @@ def _is_plain(layer: nn.Module) -> bool:
     with torch.no_grad():
         expected = type(layer).forward(layer, hidden, **named)[0, read]
         found = _selective_forward(layer, hidden, read, **named)
-    return bool((found - expected).abs().max() <= _TRIAL_TOLERANCE * expected.abs().max())
+    return trial_agrees(found, expected)
