@@ -1,4 +1,4 @@
-"""What two recordings of a suite with scored axes show: the input of the model that names the stage by axes.
+"""What two recordings of a suite with scored axes show; of it, `AXIS_TERMS` name the stage by axes.
 
 Style alone, the evidence of `weightgate.diff.evidence`, cannot tell that facts were lost from that a format was. Where
 a suite scores knowledge, task and boundary, its rows can; and how much both sides still say the same tells how far down
