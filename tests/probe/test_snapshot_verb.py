@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from scripted_endpoint import HUGE_BYTES, ScriptedEndpoint, scripted_endpoint
 
 from weightgate.cli import main
+from weightgate.probe.endpoint import GIVE_UP_AFTER
 from weightgate.probe.snapshot_file import load_snapshot
 
 KEY, VARIABLE = "wg-secret-0123456789", "WEIGHTGATE_TEST_KEY"
@@ -118,7 +119,10 @@ def test_a_hostile_endpoint_costs_only_the_answers_it_withholds(endpoint: Script
     assert endpoint.bytes_sent < HUGE_BYTES
     before = len(endpoint.requests)
     run("target.yaml", "--prompts", "mine.jsonl", "--samples", "1", "-o", "s.jsonl")
-    assert len(endpoint.requests) == before + len(bad)  # only those without an answer are asked again
+    again = [sent["messages"][0]["content"] for sent in endpoint.requests[before:]]
+    # Only what has no answer is asked again; ten failures in a row may end that before the last of it.
+    assert set(again) <= set(bad)
+    assert len(set(again)) == len(again) >= GIVE_UP_AFTER
 
 
 def test_a_redirect_ends_it_and_the_key_stays_here(endpoint: ScriptedEndpoint, folder: Path) -> None:
