@@ -10,13 +10,13 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
-from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRMSNorm, LlamaRotaryEmbedding
-from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RMSNorm
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
+from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMSNorm
 
-from weightgate.train import attention, rotary
+from weightgate.train import attention
+from weightgate.train.layers import quicken_layers
 from weightgate.train.models import quickened
 from weightgate.train.norms import quicken_norms
-from weightgate.train.rotary import quicken_attention
 
 SCALE = 0.3
 
@@ -110,33 +110,87 @@ def assert_same(found, expected):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+class Decoder(nn.Module):
+    """One layer like Llama's, and what a decoder gives it."""
+
+    def __init__(self, config, dtype=torch.float32):
+        super().__init__()
+        self.layers = nn.ModuleList([LlamaDecoderLayer(config, layer_idx=0).to(dtype)])
+        self.rotary_emb = LlamaRotaryEmbedding(config)
+
+    def forward(self, inputs, positions, mask, **named):
+        places = self.rotary_emb(inputs, positions)
+        return self.layers[0](inputs, position_embeddings=places, attention_mask=mask, **named)
+
+
+@pytest.mark.parametrize("read", [None, (7, 1, 12)])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("rows", [5, 70])
-def test_quick_attention_equals_the_module_and_its_gradients(rows, groups):
+def test_a_quick_layer_equals_the_module_and_its_gradients(rows, groups, read):
     torch.manual_seed(rows + groups)
-    config = layer_config(num_key_value_heads=groups)
-    module, positions = LlamaAttention(config, layer_idx=0), torch.randint(0, 90, (3, rows))
+    decoder, positions = Decoder(layer_config(num_key_value_heads=groups)), torch.randint(0, 90, (3, rows))
     inputs = torch.randn(3, rows, 32, requires_grad=True)
-    named = {
-        "position_embeddings": LlamaRotaryEmbedding(config)(inputs, positions),
-        "attention_mask": causal_mask(3, rows),
-    }
-    expected = slopes_of(module(inputs, **named)[0], inputs, module)
-    quicken_attention(nn.Sequential(module))
-    assert module.forward.__func__ is rotary._quick_forward
-    assert_same(slopes_of(module(inputs, **named)[0], inputs, module), expected)
+    expected = decoder(inputs, positions, causal_mask(3, rows))
+    expected = slopes_of(expected if read is None else expected.flatten(0, 1)[list(read)], inputs, decoder)
+    quicken_layers(decoder)
+    named = {} if read is None else {"read": torch.tensor(read)}
+    found = decoder(inputs, positions, causal_mask(3, rows), **named)
+    assert "_Layer" in type(found.grad_fn).__name__, "the quick form is in use"
+    assert_same(slopes_of(found, inputs, decoder), expected)
+    with torch.no_grad():
+        assert_same([decoder(inputs, positions, causal_mask(3, rows), **named)], [expected[0]])
 
 
-def test_attention_that_computes_something_else_stays_as_it_is():
-    config = Qwen3Config(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+def test_a_quick_layer_in_bf16_is_as_close_to_fp32_as_the_module_in_bf16():
+    torch.manual_seed(0)
+    config, positions, mask = layer_config(), torch.arange(40).expand(3, -1), causal_mask(3, 40)
+    decoder = Decoder(config)
+    inputs = torch.randn(3, 40, 32, requires_grad=True)
+    exact = slopes_of(decoder(inputs, positions, mask), inputs, decoder)
+    coarse, gaps = copy.deepcopy(decoder).to(torch.bfloat16), []
+    coarse_inputs = inputs.detach().to(torch.bfloat16).requires_grad_()
+    for quick in (False, True):
+        if quick:
+            quicken_layers(coarse)
+            assert "forward" in vars(coarse.layers[0])
+        found = slopes_of(coarse(coarse_inputs, positions, mask.to(torch.bfloat16)), coarse_inputs, coarse)
+        gaps.append([float((f.float() - e).norm() / e.norm()) for f, e in zip(found, exact, strict=True)])
+    assert all(ours < 1.1 * theirs + 1e-3 for theirs, ours in zip(*gaps, strict=True))
+
+
+def test_layers_that_compute_something_else_stay_as_they_are():
+    config = Qwen3Config(hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
     config._attn_implementation = attention.NAME
-    biased = LlamaAttention(layer_config(attention_bias=True), layer_idx=0)
-    module = nn.Sequential(Qwen3Attention(config, layer_idx=0), biased)
-    quicken_attention(module)
-    assert "forward" not in vars(module[0])
-    hidden, places = torch.randn(1, 3, 32), LlamaRotaryEmbedding(layer_config())(torch.ones(1), torch.arange(3)[None])
-    named = {"position_embeddings": places, "attention_mask": causal_mask(1, 3)}
-    assert torch.equal(biased(hidden, **named)[0], LlamaAttention.forward(biased, hidden, **named)[0])
+    other = nn.Module()
+    other.layers = nn.ModuleList([Qwen3DecoderLayer(config, layer_idx=0)])
+    for decoder in (other, Decoder(layer_config(attention_bias=True)), Decoder(layer_config(hidden_act="gelu"))):
+        quicken_layers(decoder)
+        assert "forward" not in vars(decoder.layers[0])
+
+
+def test_only_weights_that_learn_get_gradients_from_a_quick_layer():
+    decoder = Decoder(layer_config())
+    quicken_layers(decoder)
+    decoder.requires_grad_(False)
+    decoder.layers[0].mlp.up_proj.requires_grad_(True)
+    decoder(torch.randn(1, 6, 32), torch.arange(6)[None], causal_mask(1, 6)).sum().backward()
+    learnt = [name for name, parameter in decoder.named_parameters() if parameter.grad is not None]
+    assert learnt == ["layers.0.mlp.up_proj.weight"]
+
+
+def test_a_quick_network_says_the_same_with_and_without_keys_and_values_that_were_kept():
+    config = layer_config(vocab_size=40, num_hidden_layers=2)
+    torch.manual_seed(0)
+    network = quickened(LlamaForCausalLM._from_config(config, attn_implementation=attention.NAME)).eval()
+    ids = torch.randint(0, 40, (2, 9))
+    with torch.no_grad():
+        whole = network(input_ids=ids, use_cache=False).logits
+        begun = network(input_ids=ids[:, :6], use_cache=True)
+        parts = [begun.logits]
+        for column in range(6, 9):
+            kept = {"past_key_values": begun.past_key_values, "use_cache": True}
+            parts.append(network(input_ids=ids[:, column : column + 1], **kept).logits)
+    assert_same([torch.cat(parts, dim=1)], [whole])
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
@@ -150,7 +204,7 @@ def test_quick_network_equals_that_of_transformers(checkpointed):
     if checkpointed:
         quick.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     quickened(quick)
-    assert all("forward" in vars(layer.self_attn) for layer in quick.model.layers)
+    assert all("forward" in vars(layer) for layer in quick.model.layers)
     ids = torch.randint(0, 40, (2, 80))
     found, expected = (model(input_ids=ids, labels=ids, use_cache=False).loss for model in (quick, plain))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -9,6 +9,7 @@ folded into the rows of one product, so keys and values are never copied.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,12 +29,12 @@ def attention_for(device: torch.device) -> str:
     return NAME if device.type == "cpu" else "sdpa"
 
 
-class _BlockAttention(torch.autograd.Function):
-    """softmax(query @ key.T * scale + mask) @ value, block by block of query positions.
+Block = tuple[int, int, int]
+"""Start and end of a block of queries, and how many keys it may look at."""
 
-    query (B, heads, T, D); key and value (B, groups, S, D); additive mask (B, 1, T, S) or None; returns
-    (B, T, heads, D). `blocks` holds (start, end, keys): a block of queries and how many keys it may look at.
-    """
+
+class _BlockAttention(torch.autograd.Function):
+    """softmax(query * scale @ key.T + mask) @ value; see `mix` for the shapes."""
 
     @staticmethod
     def forward(
@@ -43,44 +44,65 @@ class _BlockAttention(torch.autograd.Function):
         value: Tensor,
         mask: Tensor | None,
         scale: float,
-        blocks: tuple[tuple[int, int, int], ...],
+        blocks: tuple[Block, ...],
     ) -> Tensor:
-        batch, heads, rows, _ = query.shape
-        query = query if scale == 1.0 else query * scale
-        mixed = query.new_empty(batch, rows, heads, value.shape[-1])
-        kept = []
-        for start, end, keys in blocks:
-            scores = _folded(query[:, :, start:end], key) @ key[:, :, :keys].transpose(2, 3)
-            if mask is not None:
-                scores.view(batch, heads, end - start, keys).add_(mask[:, :, start:end, :keys])
-            weights = torch.softmax(scores, dim=-1)
-            kept.append(weights)
-            mixed[:, start:end] = _unfolded(weights @ value[:, :, :keys], query).transpose(1, 2)
-        ctx.save_for_backward(query, key, value, *kept)
+        query = query * scale
+        mixed, shares = mix(query, key, value, mask, blocks)
+        ctx.save_for_backward(query, key, value, *shares)
         ctx.scale, ctx.blocks = scale, blocks
         return mixed
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *kept = ctx.saved_tensors
-        slope_query = torch.empty_like(query)
-        slope_key = slope_value = None
-        # The last block looks at every key, so its products start the two sums.
-        for (start, end, keys), weights in zip(reversed(ctx.blocks), reversed(kept), strict=True):
-            slope = _folded(upstream[0][:, start:end].transpose(1, 2), key)
-            slope_scores = torch._softmax_backward_data(
-                slope @ value[:, :, :keys].transpose(2, 3), weights, -1, weights.dtype
-            )
-            part = _unfolded(slope_scores @ key[:, :, :keys], query)
-            torch.mul(part, ctx.scale, out=slope_query[:, :, start:end])
-            to_key = slope_scores.transpose(2, 3) @ _folded(query[:, :, start:end], key)
-            to_value = weights.transpose(2, 3) @ slope
-            if slope_key is None or slope_value is None:
-                slope_key, slope_value = to_key, to_value
-            else:
-                slope_key[:, :, :keys] += to_key
-                slope_value[:, :, :keys] += to_value
-        return slope_query, slope_key, slope_value, None, None, None
+        query, key, value, *shares = ctx.saved_tensors
+        to_query, to_key, to_value = mix_slopes(upstream[0], query, key, value, shares, ctx.blocks)
+        return to_query.mul_(ctx.scale), to_key, to_value, None, None, None
+
+
+def mix(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, blocks: tuple[Block, ...]
+) -> tuple[Tensor, list[Tensor]]:
+    """Values mixed by softmax(query @ key.T + mask), (B, T, heads, D), and the shares of each block.
+
+    Args:
+        query: (B, heads, T, D), scaled.
+        key, value: (B, groups, S, D).
+        mask: additive, (B, 1, T, S), or None.
+    """
+    batch, heads, rows, _ = query.shape
+    mixed = query.new_empty(batch, rows, heads, value.shape[-1])
+    kept = []
+    for start, end, keys in blocks:
+        scores = _folded(query[:, :, start:end], key) @ key[:, :, :keys].transpose(2, 3)
+        if mask is not None:
+            scores.view(batch, heads, end - start, keys).add_(mask[:, :, start:end, :keys])
+        shares = torch.softmax(scores, dim=-1)
+        kept.append(shares)
+        mixed[:, start:end] = _unfolded(shares @ value[:, :, :keys], query).transpose(1, 2)
+    return mixed, kept
+
+
+def mix_slopes(
+    slopes: Tensor, query: Tensor, key: Tensor, value: Tensor, kept: Sequence[Tensor], blocks: tuple[Block, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Slopes of query, key and value from those of what `mix` returned, (B, T, heads, D), and the shares it kept."""
+    to_query = torch.empty_like(query)
+    to_key = to_value = None
+    # The last block looks at every key, so its products start the two sums.
+    for (start, end, keys), shares in zip(reversed(blocks), reversed(kept), strict=True):
+        slope = _folded(slopes[:, start:end].transpose(1, 2), key)
+        to_scores = torch._softmax_backward_data(slope @ value[:, :, :keys].transpose(2, 3), shares, -1, shares.dtype)
+        to_query[:, :, start:end] = _unfolded(to_scores @ key[:, :, :keys], query)
+        key_part = to_scores.transpose(2, 3) @ _folded(query[:, :, start:end], key)
+        value_part = shares.transpose(2, 3) @ slope
+        if to_key is None or to_value is None:
+            to_key, to_value = key_part, value_part
+        else:
+            to_key[:, :, :keys] += key_part
+            to_value[:, :, :keys] += value_part
+    assert to_key is not None
+    assert to_value is not None
+    return to_query, to_key, to_value
 
 
 def _folded(query: Tensor, key: Tensor) -> Tensor:
@@ -94,7 +116,7 @@ def _unfolded(mixed: Tensor, query: Tensor) -> Tensor:
     return mixed.view(mixed.shape[0], query.shape[1], -1, mixed.shape[-1])
 
 
-def _blocks(rows: int, keys: int, causal: bool) -> tuple[tuple[int, int, int], ...]:
+def blocks_of(rows: int, keys: int, causal: bool) -> tuple[Block, ...]:
     """One block unless the mask is causal over the same positions, where later keys need not be looked at."""
     if not causal or rows != keys:
         return ((0, rows, keys),)
@@ -116,7 +138,7 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     softcap = getattr(module, "attn_logit_softcapping", None)
     causal = attention_mask is not None and getattr(module, "is_causal", False)
-    blocks = _blocks(query.shape[2], key.shape[2], causal)
+    blocks = blocks_of(query.shape[2], key.shape[2], causal)
     if softcap is None and dropout == 0.0 and not torch.compiler.is_compiling():
         mixed: Tensor = _BlockAttention.apply(query, key, value, attention_mask, scale, blocks)
         return mixed, None

@@ -22,7 +22,7 @@ from weightgate.errors import ModelError
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Names of the C library's `mallopt`."""
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 """Raised whenever a change to this room changes the weights that the same inputs give."""
 
 

@@ -8,13 +8,14 @@ Shapes: B rows, T positions, H hidden size, M positions that are read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from weightgate.train.rotary import trial_agrees, trial_inputs
+from weightgate.train.trials import agrees, trial_inputs
 
 _LIKE_LLAMA = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
 """Layers that may be what the selective form computes; each one is tried."""
@@ -33,7 +34,13 @@ def quicken_last_layer(decoder: Any) -> None:
     """Let a decoder's last layer compute only what is read, where it is a layer like Llama's in fp32."""
     layers = getattr(decoder, "layers", None)
     if layers and type(layers[-1]).__name__ in _LIKE_LLAMA and _is_plain(layers[-1]):
-        layers[-1].forward = MethodType(_selective_forward, layers[-1])
+        take_reads(layers[-1], _selective_forward)
+
+
+def take_reads(layer: Any, forward: Callable[..., Tensor]) -> None:
+    """Give a decoder's last layer a forward pass that takes `read`, and say so."""
+    layer.forward = MethodType(forward, layer)
+    layer.takes_read = True
 
 
 def _selective_forward(module: Any, hidden_states: Tensor, read: Tensor | None = None, **named: Any) -> Tensor:
@@ -51,7 +58,7 @@ def _is_selective(decoder: Any) -> bool:
     layers = getattr(decoder, "layers", None)
     if not layers or decoder._compiled_call_impl is not None:
         return False
-    return getattr(vars(layers[-1]).get("forward"), "__func__", None) is _selective_forward
+    return getattr(layers[-1], "takes_read", False)
 
 
 def _is_plain(layer: nn.Module) -> bool:
@@ -64,4 +71,4 @@ def _is_plain(layer: nn.Module) -> bool:
     with torch.no_grad():
         expected = type(layer).forward(layer, hidden, **named)[0, read]
         found = _selective_forward(layer, hidden, read, **named)
-    return trial_agrees(found, expected)
+    return agrees(found, expected)

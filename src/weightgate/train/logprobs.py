@@ -32,7 +32,8 @@ class _SampledLogprobs(torch.autograd.Function):
             scaled = logits_mv[part].float() / temperature
             norms[part] = scaled.logsumexp(dim=-1)
             nats[part] = scaled.gather(1, tokens_m[part, None]).squeeze(1) - norms[part]
-            entropies[part] = norms[part] - (scaled.softmax(dim=-1) * scaled).sum(dim=-1)
+            shares = (scaled - norms[part, None]).exp_()
+            entropies[part] = norms[part] - torch.linalg.vecdot(shares, scaled)
         ctx.save_for_backward(logits_mv, tokens_m, norms)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropies)
@@ -44,9 +45,12 @@ class _SampledLogprobs(torch.autograd.Function):
         slopes = upstream[0].float() / ctx.temperature
         gradient = torch.empty_like(logits_mv)
         for part in _chunks(*logits_mv.shape):
-            chunk = (logits_mv[part].float() / ctx.temperature).sub_(norms[part, None]).exp_()
-            chunk.mul_(-slopes[part, None]).scatter_add_(1, tokens_m[part, None], slopes[part, None])
-            gradient[part] = chunk
+            place = gradient[part] if gradient.dtype == torch.float32 else None
+            chunk = torch.div(logits_mv[part].float(), ctx.temperature, out=place)
+            chunk.sub_(norms[part, None]).exp_().mul_(-slopes[part, None])
+            chunk.scatter_add_(1, tokens_m[part, None], slopes[part, None])
+            if place is None:
+                gradient[part] = chunk
         return gradient, None, None
 
 

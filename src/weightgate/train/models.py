@@ -21,8 +21,8 @@ from weightgate.recipe import Architecture, Base
 from weightgate.store import TensorData
 from weightgate.train.attention import attention_for
 from weightgate.train.last_layer import quicken_last_layer, states_read
+from weightgate.train.layers import quicken_layers
 from weightgate.train.norms import quicken_norms
-from weightgate.train.rotary import quicken_attention
 from weightgate.train.sharding import storage_of, whole
 
 _TO_TORCH = {
@@ -109,8 +109,8 @@ def quickened(model: PreTrainedModel) -> PreTrainedModel:
     """The model with our quicker forms of what it computes, on the devices where they are quicker."""
     if model.device.type == "cpu":
         quicken_norms(model)
-        quicken_attention(model)
         quicken_last_layer(model.get_decoder())
+        quicken_layers(model.get_decoder())
     return model
 
 
