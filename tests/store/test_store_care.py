@@ -18,6 +18,7 @@ from samples import checkpoint, publish, tensor
 
 from weightgate.errors import CorruptError, StoreError
 from weightgate.store import (
+    Ages,
     Manifest,
     Result,
     Store,
@@ -31,6 +32,7 @@ from weightgate.store import (
 )
 from weightgate.store.fs import LocalFs, LocalWriter, host_name, temporary_name
 from weightgate.store.index import on_network_filesystem
+from weightgate.store.marks import Reason
 from weightgate.store.records import recording_time
 
 JSON = st.recursive(
@@ -391,31 +393,32 @@ def test_collect_takes_only_what_nothing_needs(store: Store) -> None:
     store.set_ref("live", tuned, old=base, why="test")
     store.set_ref("live", None, old=tuned, why="history still counts")
     assert store.collect().trashed == ()
-    forecast = store.collect(grace_seconds=0)
+    forecast = store.collect(Ages(grace=0))
     assert {given_up, loose} <= set(forecast.trashed)
     assert store.has(loose), "a dry run takes nothing"
-    done = store.collect(dry_run=False, grace_seconds=0)
+    done = store.collect(Ages(grace=0), dry_run=False)
     assert done.trashed == forecast.trashed
     assert {manifest.stage for manifest in store.lineage()} == {"base", "tuned"}
     assert store.verify(contents=True) == []
-    assert store.collect(dry_run=False, grace_seconds=0).trashed == ()
+    assert store.collect(Ages(grace=0), dry_run=False).trashed == ()
 
 
 def test_a_result_keeps_its_checkpoint(store: Store) -> None:
     base = publish(store)
     store.add_result("k", Result(key="k", checkpoint=base))
-    assert store.collect(dry_run=False, grace_seconds=0).trashed == ()
+    assert store.collect(Ages(grace=0), dry_run=False).trashed == ()
 
 
 def test_what_was_collected_by_mistake_comes_back_until_it_is_purged(store: Store) -> None:
     one, two = store.put_bytes(b"one"), store.put_bytes(b"two")
-    store.collect(dry_run=False, grace_seconds=0)
+    store.collect(Ages(grace=0), dry_run=False)
     assert store.get_bytes(one) == b"one"
-    purged = store.collect(dry_run=False, trash_seconds=0)
-    assert (purged.purged, purged.purged_bytes, purged.young) == (1, 3, 1)
+    purged = store.collect(Ages(trash=0), dry_run=False)
+    assert (purged.purged, purged.purged_bytes) == (1, 3)
+    assert [(each.reason, each.objects) for each in purged.staying] == [(Reason.RECENT, 1)]
     assert not store.has(two)
     assert list((store.root / "trash").iterdir()) == []
-    store.collect(dry_run=False, grace_seconds=0)
+    store.collect(Ages(grace=0), dry_run=False)
     assert store.get_bytes(one) == b"one", "the trash works again after it was emptied"
 
 
@@ -425,7 +428,7 @@ def test_collect_refuses_to_guess(store: Store) -> None:
     loose = store.put_bytes(b"loose")
     damage(store.manifests.path(base), flip_a_bit)
     with pytest.raises(CorruptError):
-        store.collect(dry_run=False, grace_seconds=0)
+        store.collect(Ages(grace=0), dry_run=False)
     assert store.has(loose)
 
 

@@ -13,7 +13,7 @@ from crash_fs import CrashFs, File, Folder, survivors
 from samples import checkpoint, publish
 
 from weightgate.errors import StoreError
-from weightgate.store import Result, Store
+from weightgate.store import Ages, Result, Store
 from weightgate.store.index import Index
 from weightgate.store.objects import Shelf
 
@@ -78,7 +78,7 @@ def life(fs: CrashFs, said: Acknowledged) -> None:
     publish(store, "abandoned", publish(store, "abandoned first", tuned, 4), 6)
     # Collecting takes the abandoned checkpoints and the unused objects; the acknowledgements of those end here.
     said.objects.clear()
-    store.collect(dry_run=False, grace_seconds=0)
+    store.collect(Ages(grace=0), dry_run=False)
     put(store, said, b"a tokenizer")
     put(store, said, b"last")
 
@@ -135,8 +135,8 @@ def test_collecting_twice_takes_nothing_more() -> None:
             store = store_on(left)
         except StoreError:
             continue
-        store.collect(dry_run=False, grace_seconds=0)
-        assert store.collect(dry_run=False, grace_seconds=0).trashed == ()
+        store.collect(Ages(grace=0), dry_run=False)
+        assert store.collect(Ages(grace=0), dry_run=False).trashed == ()
         assert store.verify(contents=True) == []
 
 
