@@ -18,6 +18,7 @@ from weightgate import cli
 from weightgate.watch import History, Watch, load_config
 
 PROMPTS = 16
+CALM, MOVED = {"refuses": 0.05}, {"refuses": 0.95}
 
 
 @dataclass(kw_only=True)
@@ -77,6 +78,15 @@ class Scene:
         """What the receiver of webhooks took."""
         log = self.folder / "hooks.jsonl"
         return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+
+
+def calm(scene: Scene, *, looks: int) -> None:
+    """Take the baseline and some looks at an endpoint that does not change."""
+    scene.configure(alarm={"alpha": 0.001})
+    scene.behave(**CALM)
+    assert scene.once()["state"] == "baseline"
+    for _ in range(looks):
+        assert scene.once()["state"] == "quiet"
 
 
 def write_suite(path: Path, prompts: int = PROMPTS) -> None:
