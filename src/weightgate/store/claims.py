@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ class Claim:
     """
 
     recipe: str
-    runs: Mapping[str, str] = field(default_factory=dict)
-    checkpoints: Mapping[str, str] = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
+    checkpoints: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        return {"recipe": self.recipe, "runs": dict(self.runs), "checkpoints": dict(self.checkpoints)}
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,28 @@ class Claims:
         except (CorruptError, FileNotFoundError):
             return Claim(recipe=place)
 
-    def write(self, claim: Claim) -> None:
-        """Keep a claim durably in place of the recipe's last one. Raises `StoreError` where the disk refuses."""
+    def renew(
+        self,
+        recipe: Path,
+        stages: Collection[str],
+        *,
+        runs: Mapping[str, str] | None = None,
+        checkpoints: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add runs and checkpoints to a recipe's claim, and give up those of stages that it no longer has.
+
+        Raises `StoreError` where the disk refuses.
+        """
+        old = self.of(recipe)
+        new = replace(
+            old,
+            runs=_of_stages(old.runs | dict(runs or {}), stages),
+            checkpoints=_of_stages(old.checkpoints | dict(checkpoints or {}), stages),
+        )
+        if new != old:
+            self._write(new)
+
+    def _write(self, claim: Claim) -> None:
         make_durable_folder(self.fs, self.folder)
         value = claim.to_json()
         data = canonical_json(value | {"digest": digest_json(value)})
@@ -99,3 +119,7 @@ class Claims:
 
 def _file_name(place: str) -> str:
     return f"{digest_bytes(place.encode()).partition(':')[2]}.json"
+
+
+def _of_stages(named: Mapping[str, str], stages: Collection[str]) -> dict[str, str]:
+    return {stage: digest for stage, digest in named.items() if stage in stages}

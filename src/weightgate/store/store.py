@@ -166,6 +166,11 @@ class Store:
             _add_with_ancestors(digest, manifests, ordered)
         return list(ordered.values())
 
+    def readable_manifests(self) -> Iterator[Manifest]:
+        """Yield the manifests of all checkpoints in any order, those that are damaged left out."""
+        found = (self._records.manifest_or_none(digest) for digest in self.manifests.digests())
+        return (manifest for manifest in found if manifest is not None)
+
     # Refs
 
     def set_ref(self, name: str, new: str | None, *, old: str | None, why: str) -> None:
