@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from eventually import LIMIT_SECONDS
 from weightgate.chat import Chat, chat_loop
 from weightgate.cli import main
 from weightgate.errors import UserError
@@ -160,11 +161,13 @@ def test_ctrl_c_stops_a_completion_and_ctrl_d_leaves(tmp_path: Path) -> None:
     shown = b""
 
     def wait_for(text: bytes) -> None:
+        """Read up to a text; what stands before it was seen and counts no more."""
         nonlocal shown
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LIMIT_SECONDS
         while text not in shown:
             assert time.monotonic() < deadline, shown
             shown += os.read(ours, 4096)
+        shown = shown.partition(text)[2]
 
     try:
         wait_for(b"> ")
@@ -172,14 +175,14 @@ def test_ctrl_c_stops_a_completion_and_ctrl_d_leaves(tmp_path: Path) -> None:
         wait_for(b"turn 1 turn 1")
         process.send_signal(signal.SIGINT)
         wait_for(b"[stopped]")
-        shown = b""
+        wait_for(b"> ")
         os.write(ours, b"again\n")
         wait_for(b"turn 3")
         process.send_signal(signal.SIGINT)
         wait_for(b"[stopped]")
         wait_for(b"> ")
         os.write(ours, b"\x04")
-        assert process.wait(30) == 0
+        assert process.wait(LIMIT_SECONDS) == 0
     finally:
         process.kill()
         process.wait()
