@@ -18,6 +18,9 @@ from weightgate import cli
 from weightgate.watch import History, Watch, load_config
 
 PROMPTS = 16
+_PATIENT = {"retries": 0, "max_concurrency": 8, "timeout_seconds": 600}
+"""A question that is held is no question that failed, however long the machine stands still."""
+
 CALM, MOVED = {"refuses": 0.05}, {"refuses": 0.95}
 
 
@@ -119,7 +122,7 @@ def open_scene(tmp_path: Path) -> Iterator[Scene]:
         found.configure(
             version=1,
             name="moving",
-            target={"url": f"{address}/v1", "model": "moving", "retries": 0, "max_concurrency": 8},
+            target={"url": f"{address}/v1", "model": "moving", **_PATIENT},
             ask={"suite": "suite.jsonl", "temperature": 1.0, "max_tokens": 64},
             history={"url": "watch.db"},
         )
