@@ -16,7 +16,7 @@ import numpy as np
 
 from weightgate.build.facts import Facts, Stage
 from weightgate.build.workspace import Workspace
-from weightgate.errors import DataError, StoreError
+from weightgate.errors import CorruptError, DataError, StoreError
 from weightgate.plan.advice import pretraining
 from weightgate.plan.fit.builds import runs_of_stores
 from weightgate.plan.fit.forecast import forecast, refits
@@ -48,7 +48,7 @@ def stage_forecasts(
 def _loss(workspace: Workspace, data: str, plan: StagePlan) -> Measurement:
     try:
         runs = usable(runs_of_stores([workspace.store.root], data=data))
-    except DataError as problem:
+    except (DataError, CorruptError) as problem:
         return Unmeasured(reason=f"no law of this recipe's own builds: {problem.what}")
     compared = compare(runs)
     drawn = refits(runs, compared, draws=_DRAWS)
