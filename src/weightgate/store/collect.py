@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -102,12 +102,13 @@ def collect(held: Holdings, ages: Ages, *, dry_run: bool) -> Collected:
     marks = mark(held, grace_seconds=ages.grace, history_seconds=ages.history)
     dead = list(_dead(held, marks))
     sizes = {digest: shelf.fs.size_bytes(shelf.path(digest)) for shelf, digest in dead}
-    staying, leaving = _staying(held, marks), _leaving(held, marks, sizes)
+    places = _places(held, marks)
+    staying, leaving = _staying(held.fs, marks, places), _leaving(marks, sizes)
     now = datetime.fromtimestamp(held.objects.clock(), UTC)
     if not dry_run:
         _take_back_live(held, marks)
         _discard(dead, now.date().isoformat(), ages.grace)
-    purged = _purge(held.fs, held.root / "trash", now, ages.trash, dry_run=dry_run)
+    purged = _purge(held.fs, held.root / "trash", now, ages.trash, dry_run=dry_run, spared=set(places.values()))
     if dry_run and ages.trash <= 0:
         purged += sizes.values()
     return Collected(
@@ -222,13 +223,18 @@ def _discard(dead: list[tuple[Shelf, str]], day: str, grace_seconds: float) -> N
             shelf.discard(digest, day)
 
 
-def _staying(held: Holdings, marks: Marks) -> tuple[Staying, ...]:
-    """Sum up by reason. What is missing counts nothing; `verify` tells of it."""
+def _places(held: Holdings, marks: Marks) -> dict[str, Path]:
+    """Return where everything lies that stays, on its shelf or in the trash. `verify` tells of what is missing."""
+    places = {digest: held.manifests.locate(digest) for digest in marks.live}
+    places |= {digest: held.objects.locate(digest) for digest in marks.needed}
+    return {digest: place for digest, place in places.items() if place is not None}
+
+
+def _staying(fs: Fs, marks: Marks, places: Mapping[str, Path]) -> tuple[Staying, ...]:
+    """Sum up by reason."""
     sizes: Counter[Reason] = Counter()
-    for shelf, why in ((held.manifests, marks.live), (held.objects, marks.needed)):
-        for digest, reason in why.items():
-            place = shelf.locate(digest)
-            sizes[reason] += shelf.fs.size_bytes(place) if place is not None else 0
+    for digest, reason in (*marks.live.items(), *marks.needed.items()):
+        sizes[reason] += fs.size_bytes(places[digest]) if digest in places else 0
     checkpoints, objects = Counter(marks.live.values()), Counter(marks.needed.values())
     return tuple(
         Staying(reason=each, checkpoints=checkpoints[each], objects=objects[each], size_bytes=sizes[each])
@@ -237,7 +243,7 @@ def _staying(held: Holdings, marks: Marks) -> tuple[Staying, ...]:
     )
 
 
-def _leaving(held: Holdings, marks: Marks, sizes: Mapping[str, int]) -> tuple[Leaving, ...]:
+def _leaving(marks: Marks, sizes: Mapping[str, int]) -> tuple[Leaving, ...]:
     """Every checkpoint that goes, oldest first; an object that several of them share counts for the first."""
     gone = sorted(marks.manifests.keys() - marks.live.keys(), key=lambda each: (-marks.ages_seconds[each], each))
     counted: set[str] = set()
@@ -256,13 +262,18 @@ def _leaving(held: Holdings, marks: Marks, sizes: Mapping[str, int]) -> tuple[Le
     return tuple(leaving)
 
 
-def _purge(fs: Fs, trash: Path, now: datetime, trash_seconds: float, *, dry_run: bool) -> list[int]:
-    """Delete the trash of days that are over for `trash_seconds`; return the size in bytes of each file deleted."""
+def _purge(
+    fs: Fs, trash: Path, now: datetime, trash_seconds: float, *, dry_run: bool, spared: Collection[Path]
+) -> list[int]:
+    """Delete the trash of days that are over for `trash_seconds`; return the size in bytes of each file deleted.
+
+    `spared` is what is needed and was taken back, or would be.
+    """
     sizes: list[int] = []
     days = [day for day in filter(_DAY.fullmatch, fs.names(trash)) if _age_seconds(day, now) >= trash_seconds]
     for shelf in _PURGE_ORDER:
         for day in days:
-            sizes += _purge_folder(fs, trash / day / shelf, dry_run=dry_run)
+            sizes += _purge_folder(fs, trash / day / shelf, dry_run=dry_run, spared=spared)
     if not dry_run:
         for day in days:
             fs.remove_folder(trash / day)
@@ -273,8 +284,8 @@ def _age_seconds(day: str, now: datetime) -> float:
     return (now.date() - date.fromisoformat(day)).days * DAY_SECONDS
 
 
-def _purge_folder(fs: Fs, folder: Path, *, dry_run: bool) -> list[int]:
-    names = fs.names(folder)
+def _purge_folder(fs: Fs, folder: Path, *, dry_run: bool, spared: Collection[Path]) -> list[int]:
+    names = [name for name in fs.names(folder) if folder / name not in spared]
     sizes = [fs.size_bytes(folder / name) for name in names]
     if not dry_run and folder.name in fs.names(folder.parent):
         for name in names:
