@@ -22,6 +22,7 @@ from weightgate.errors import UserError
 from weightgate.train.generator import Answer, Piece, Settings
 
 STAND_IN = """
+import signal
 import time
 from weightgate.chat import chat_loop
 from weightgate.train.generator import Piece
@@ -32,6 +33,7 @@ class Endless:
         while True:
             yield Piece(text=f"turn {len(prompt)} ", num_tokens=1)
             time.sleep(0.01)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests behind it has it ignored
 chat_loop(Endless(), temperature=1.0, max_tokens=5)
 """
 

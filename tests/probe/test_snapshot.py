@@ -122,6 +122,7 @@ def test_a_file_that_stopped_before_its_first_question_is_begun_anew(tmp_path: P
 
 
 _SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from weightgate.probe.endpoint import EndpointAsker
@@ -129,6 +130,7 @@ from weightgate.probe.endpoint_config import EndpointConfig
 from weightgate.probe.recording import Decoding
 from weightgate.probe.snapshot import take_snapshot
 from weightgate.probe.suites import load_suite
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests behind it has it ignored
 url, suite, path = sys.argv[1:]
 asker = EndpointAsker.of(EndpointConfig(url=url, model="m", max_concurrency=2))
 take_snapshot(asker, load_suite(Path(suite)), Path(path),
