@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,22 +46,28 @@ PROMPTS, REPEATS, AXES_WITH_ALL_LEVELS = 240, 5, ("style.length", "style.layout"
 @contextmanager
 def scenes(use_postgres: bool) -> Iterator[tuple[Scene, Scene]]:
     """Two watches, one to keep short and one to make long."""
-    folders = [Path(tempfile.mkdtemp(prefix="watch-history-")) for _ in range(2)]
-    for short in open_scene(folders[0]):
-        for long in open_scene(folders[1]):
-            for scene in (short, long):
-                write_suite(scene.folder / "suite.jsonl", PROMPTS // 2)
-                scene.configure(report="status.html")
-            if not use_postgres:
-                yield short, long
-                continue
+    with ExitStack() as open_until_the_end:
+        short, long = (open_until_the_end.enter_context(_scene()) for _ in range(2))
+        if use_postgres:
             folder = programs()
             assert folder is not None, "PostgreSQL is not installed: scripts/ensure-postgres"
-            with postgres(folder) as server:
-                os.environ[PASSWORD_VARIABLE] = PASSWORD
-                for name, scene in (("short", short), ("long", long)):
-                    scene.configure(history={"url": server.create(name), "password_variable": PASSWORD_VARIABLE})
-                yield short, long
+            server = open_until_the_end.enter_context(postgres(folder))
+            os.environ[PASSWORD_VARIABLE] = PASSWORD
+            for name, scene in (("short", short), ("long", long)):
+                scene.configure(history={"url": server.create(name), "password_variable": PASSWORD_VARIABLE})
+        yield short, long
+
+
+@contextmanager
+def _scene() -> Iterator[Scene]:
+    """A watch of `PROMPTS` prompts that draws its status page, in a folder that goes with it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="watch-history-") as folder,
+        contextmanager(open_scene)(Path(folder)) as scene,
+    ):
+        write_suite(scene.folder / "suite.jsonl", PROMPTS // 2)
+        scene.configure(report="status.html")
+        yield scene
 
 
 def begin(scene: Scene) -> None:
@@ -119,7 +125,8 @@ def _two_levels() -> Any:
 def seconds_of_a_look(scene: Scene) -> tuple[float, float]:
     """Wall and processor seconds of `weightgate watch CONFIG --once` in a process of its own.
 
-    On a machine that does other work as well, only the second says what the look itself took.
+    On a machine that does other work as well, only the second says what the look itself took; it leaves out what a
+    server of PostgreSQL did for it, which the first has.
     """
     started, used = time.perf_counter(), _processor_seconds()
     command = [sys.executable, "-m", "weightgate", "watch", str(scene.path), "--once", "--json"]

@@ -16,7 +16,7 @@ QUIET = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-quic"),
 )
-TIME_LIMIT_SECONDS = 120
+TIME_LIMIT_SECONDS = 240
 
 
 def opened(page: Path, profile: Path) -> tuple[str, list[str]]:

@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from eventually import LIMIT_SECONDS
 from weightgate.chat import Chat, chat_loop
 from weightgate.cli import main
 from weightgate.errors import UserError
 from weightgate.train.generator import Answer, Piece, Settings
 
 STAND_IN = """
+import signal
 import time
 from weightgate.chat import chat_loop
 from weightgate.train.generator import Piece
@@ -31,6 +33,7 @@ class Endless:
         while True:
             yield Piece(text=f"turn {len(prompt)} ", num_tokens=1)
             time.sleep(0.01)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests behind it has it ignored
 chat_loop(Endless(), temperature=1.0, max_tokens=5)
 """
 
@@ -160,11 +163,13 @@ def test_ctrl_c_stops_a_completion_and_ctrl_d_leaves(tmp_path: Path) -> None:
     shown = b""
 
     def wait_for(text: bytes) -> None:
+        """Read up to a text; what stands before it was seen and counts no more."""
         nonlocal shown
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LIMIT_SECONDS
         while text not in shown:
             assert time.monotonic() < deadline, shown
             shown += os.read(ours, 4096)
+        shown = shown.partition(text)[2]
 
     try:
         wait_for(b"> ")
@@ -172,14 +177,14 @@ def test_ctrl_c_stops_a_completion_and_ctrl_d_leaves(tmp_path: Path) -> None:
         wait_for(b"turn 1 turn 1")
         process.send_signal(signal.SIGINT)
         wait_for(b"[stopped]")
-        shown = b""
+        wait_for(b"> ")
         os.write(ours, b"again\n")
         wait_for(b"turn 3")
         process.send_signal(signal.SIGINT)
         wait_for(b"[stopped]")
         wait_for(b"> ")
         os.write(ours, b"\x04")
-        assert process.wait(30) == 0
+        assert process.wait(LIMIT_SECONDS) == 0
     finally:
         process.kill()
         process.wait()

@@ -1,4 +1,4 @@
-"""The endpoint, asked over loopback by an HTTP client in another process, and in memory where timing matters."""
+"""The endpoint, asked over loopback by an HTTP client in another process, and in memory where requests must meet."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import json
 import math
 import os
 import socket
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,17 +20,19 @@ import pytest
 
 pytest.importorskip("torch", reason="the endpoint serves a model")
 pytest.importorskip("starlette", reason="the endpoint needs weightgate[serve]")
+from eventually import LIMIT_SECONDS
+from server_process import running
 from tiny_endpoint import CONTEXT, tiny_generator
 from weightgate.errors import StoreError, UserError
 from weightgate.serve import Aliases, Fixed, Options, Served, create_app, follow, generator_of, serve, write_aliases
 from weightgate.serve.batching import Batcher
+from weightgate.serve.requests import RequestError
 from weightgate.store import Store
 from weightgate.train.checkpoints import MODEL_CONFIG, publish
 from weightgate.train.generator import Answer, Piece, Settings
 from weightgate.train.models import config_json, saved_tensors
 
 TOKEN = "open sesame"
-START_SECONDS = 90
 
 
 @pytest.fixture(scope="module")
@@ -43,37 +43,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[httpx.Client]:
     write_aliases(folder / "aliases.json", {"live": "seed-1", "other": "seed-2"})
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        str(Path(__file__).with_name("tiny_endpoint.py")),
-        str(port),
-        str(folder / "aliases.json"),
-    ]
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(command, env=os.environ | {"TINY_ENDPOINT_TOKEN": TOKEN}, stdout=log, stderr=log)
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, trust_env=False) as http:
-            wait_until_it_answers(http, process, folder / "log")
-            yield http
-    finally:
-        process.terminate()
-        process.wait(10)
-        log.close()
-
-
-def wait_until_it_answers(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(START_SECONDS * 10):
-        assert process.poll() is None, log.read_text()
-        try:
-            if http.get("/healthz").json() == {"status": "ok"}:
-                return
-        except httpx.ConnectError:
-            time.sleep(0.1)
-    raise AssertionError("the endpoint did not start")
+    script = Path(__file__).with_name("tiny_endpoint.py")
+    command = [sys.executable, str(script), "0", str(folder / "aliases.json")]
+    with (
+        running(command, folder=folder, environment=os.environ | {"TINY_ENDPOINT_TOKEN": TOKEN}) as address,
+        # A connection that is kept may be closed by the endpoint at the very moment at which it is used again.
+        httpx.Client(
+            base_url=address,
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            limits=httpx.Limits(max_keepalive_connections=0),
+            timeout=LIMIT_SECONDS,
+            trust_env=False,
+        ) as http,
+    ):
+        yield http
 
 
 def chat(client: httpx.Client, content: str = "hello", **more: Any) -> dict[str, Any]:
@@ -304,16 +287,18 @@ def test_an_alias_moves_to_another_checkpoint_while_requests_run(client: httpx.C
 
     asking = threading.Thread(target=ask)
     asking.start()
-    write_aliases(folder / "aliases.json", {"live": "seed-2", "other": "seed-2"})
-    second = chat(client, temperature=0)
-    (folder / "aliases.json").write_text("{ not json")
-    assert chat(client, temperature=0)["system_fingerprint"] == second["system_fingerprint"]
-    write_aliases(folder / "aliases.json", {"live": "nonesuch"})
-    assert chat(client, temperature=0)["system_fingerprint"] == second["system_fingerprint"]
-    write_aliases(folder / "aliases.json", {"live": "seed-1", "other": "seed-2"})
-    third = chat(client, temperature=0)
-    stopped.set()
-    asking.join()
+    try:
+        write_aliases(folder / "aliases.json", {"live": "seed-2", "other": "seed-2"})
+        second = chat(client, temperature=0)
+        (folder / "aliases.json").write_text("{ not json")
+        assert chat(client, temperature=0)["system_fingerprint"] == second["system_fingerprint"]
+        write_aliases(folder / "aliases.json", {"live": "nonesuch"})
+        assert chat(client, temperature=0)["system_fingerprint"] == second["system_fingerprint"]
+        write_aliases(folder / "aliases.json", {"live": "seed-1", "other": "seed-2"})
+        third = chat(client, temperature=0)
+    finally:
+        stopped.set()
+        asking.join()
     assert first["model"] == second["model"] == "live"
     assert first["system_fingerprint"] == third["system_fingerprint"] != second["system_fingerprint"]
     assert text_of(first) == text_of(third) != text_of(second)
@@ -321,14 +306,17 @@ def test_an_alias_moves_to_another_checkpoint_while_requests_run(client: httpx.C
     assert seen_meanwhile <= seen, "a request was answered by a mixture"
 
 
-class Slow:
-    """A generator that notes what it was asked, and takes a moment so that requests gather."""
+class Repeating:
+    """A generator that answers with its prompt and notes what it was asked, once `free` says that it may."""
 
     context_tokens = 64
 
-    def __init__(self, *, fails: bool = False) -> None:
+    def __init__(self, *, fails: bool = False, busy: bool = False) -> None:
         self.batches: list[int] = []
         self.fails = fails
+        self.free = threading.Event()
+        if not busy:
+            self.free.set()
 
     def encode_text(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]
@@ -340,7 +328,7 @@ class Slow:
 
     def answer(self, prompts: Sequence[Sequence[int]], settings: Settings) -> list[list[Answer]]:
         self.batches.append(len(prompts))
-        time.sleep(0.02)
+        assert self.free.wait(LIMIT_SECONDS)
         if self.fails:
             raise RuntimeError("secret detail")
         return [[Answer(text="".join(map(chr, prompt)), finish="stop", num_tokens=1)] for prompt in prompts]
@@ -352,7 +340,7 @@ class Slow:
 
 
 def in_memory(
-    generator: Slow, options: Options | None = None, *, paths: Sequence[dict[str, Any]]
+    generator: Repeating, options: Options | None = None, *, paths: Sequence[dict[str, Any]]
 ) -> list[httpx.Response]:
     """Send all bodies at once to an application without a network between."""
 
@@ -366,16 +354,33 @@ def in_memory(
     return asyncio.run(send())
 
 
+def batched(generator: Repeating, prompts: Sequence[tuple[int, Settings]], *, max_batch: int = 64) -> list[str]:
+    """Queue all prompts before the time in which they gather is over, and return what was answered."""
+
+    async def ask() -> list[list[Answer]]:
+        batcher = Batcher(wait_seconds=0.001, max_batch=max_batch, max_waiting=99)
+        # Each is in the queue when the loop has run it for the first time, and the loop looks at the clock after that.
+        answers = await asyncio.gather(*(batcher.answer(generator, [letter], each) for letter, each in prompts))
+        batcher.close()
+        return answers
+
+    return [answer.text for [answer] in asyncio.run(ask())]
+
+
 def test_equal_settings_are_completed_together_and_others_apart() -> None:
-    slow = Slow()
+    repeating = Repeating()
+    asked = [(97 + number, Settings(max_tokens=5 + number % 2)) for number in range(20)]
+    assert batched(repeating, asked) == [chr(letter) for letter, _ in asked]
+    assert repeating.batches == [10, 10]
+    repeating = Repeating()
+    batched(repeating, [(97, Settings(max_tokens=1))] * 10, max_batch=4)
+    assert repeating.batches == [4, 4, 2]
+
+
+def test_requests_for_one_model_come_back_to_whoever_asked() -> None:
     bodies = [{"prompt": f"p{index}", "max_tokens": 5 + index % 2} for index in range(20)]
-    replies = in_memory(slow, paths=bodies)
+    replies = in_memory(Repeating(), Options(max_batch=4), paths=bodies)
     assert [reply.json()["choices"][0]["text"] for reply in replies] == [body["prompt"] for body in bodies]
-    assert sorted(slow.batches) == [10, 10]
-    slow = Slow()
-    in_memory(slow, Options(max_batch=4), paths=[{}] * 10)
-    assert max(slow.batches) == 4
-    assert sum(slow.batches) == 10
 
 
 def test_requests_that_come_while_the_model_is_busy_have_one_worker() -> None:
@@ -383,11 +388,12 @@ def test_requests_that_come_while_the_model_is_busy_have_one_worker() -> None:
 
     async def ask() -> list[list[Answer]]:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
-        batcher, slow = Batcher(wait_seconds=0.001, max_batch=4, max_waiting=99), Slow()
+        batcher, repeating = Batcher(wait_seconds=0.001, max_batch=4, max_waiting=99), Repeating(busy=True)
         asked = []
         for number in range(24):
-            asked.append(asyncio.create_task(batcher.answer(slow, [97 + number], Settings(max_tokens=1))))
+            asked.append(asyncio.create_task(batcher.answer(repeating, [97 + number], Settings(max_tokens=1))))
             await asyncio.sleep(0.005)
+        repeating.free.set()
         answers = await asyncio.gather(*asked)
         batcher.close()
         return answers
@@ -399,13 +405,21 @@ def test_requests_that_come_while_the_model_is_busy_have_one_worker() -> None:
 
 
 def test_an_overloaded_endpoint_says_so() -> None:
-    replies = in_memory(Slow(), Options(max_waiting=3), paths=[{}] * 8)
-    assert sorted({reply.status_code for reply in replies}) == [200, 503]
-    assert sum(reply.status_code == 200 for reply in replies) == 3
+    async def ask() -> list[list[Answer] | BaseException]:
+        batcher, repeating = Batcher(wait_seconds=0.001, max_batch=64, max_waiting=3), Repeating()
+        asked = [batcher.answer(repeating, [97], Settings(max_tokens=1)) for _ in range(8)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        batcher.close()
+        return answers
+
+    refused = [answer for answer in asyncio.run(ask()) if isinstance(answer, RequestError)]
+    assert [(refusal.status, refusal.code) for refusal in refused] == [(503, "overloaded")] * 5
+    [reply] = in_memory(Repeating(), Options(max_waiting=0), paths=[{}])
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "overloaded")
 
 
 def test_failures_are_told_without_detail() -> None:
-    replies = in_memory(Slow(fails=True), paths=[{}, {"stream": True}, {"max_tokens": 4}])
+    replies = in_memory(Repeating(fails=True), paths=[{}, {"stream": True}, {"max_tokens": 4}])
     assert [reply.status_code for reply in replies] == [500, 200, 500]
     assert not any("secret" in reply.text for reply in replies)
     assert '"server_error"' in replies[1].text
@@ -413,9 +427,9 @@ def test_failures_are_told_without_detail() -> None:
 
 
 def test_the_fingerprint_can_be_left_out() -> None:
-    (reply,) = in_memory(Slow(), Options(fingerprint=False), paths=[{}])
+    (reply,) = in_memory(Repeating(), Options(fingerprint=False), paths=[{}])
     assert "system_fingerprint" not in reply.json()
-    assert "system_fingerprint" in in_memory(Slow(), paths=[{}])[0].json()
+    assert "system_fingerprint" in in_memory(Repeating(), paths=[{}])[0].json()
 
 
 def test_serving_openly_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +450,7 @@ def test_checkpoints_are_loaded_once_and_dropped_when_unnamed(tmp_path: Path) ->
 
     def load(name: str) -> Served:
         loaded.append(name)
-        return Served(checkpoint=name, generator=Slow())
+        return Served(checkpoint=name, generator=Repeating())
 
     aliases = Aliases(tmp_path / "a.json", load)
     assert aliases.names() == []

@@ -24,7 +24,7 @@ LINES = (
     {"options_cli"},
     {"demo"},
     {"build", "watch", "serve", "chat", "incident"},
-    {"plan", "preferences", "diff", "lineage"},
+    {"plan", "preferences", "diff", "lineage", "housekeeping"},
     {"probe"},
     {"train"},
     {"data"},
@@ -131,7 +131,18 @@ def test_heavy_libraries_stay_in_their_rooms(path: Path) -> None:
 
 
 def _light_modules() -> list[str]:
-    light = {"plan", "report", "store", "contract", "lineage", "stats", "recipe", "recipe_template", "errors"}
+    light = {
+        "plan",
+        "report",
+        "store",
+        "contract",
+        "lineage",
+        "housekeeping",
+        "stats",
+        "recipe",
+        "recipe_template",
+        "errors",
+    }
     light.add("preferences")
     return [_dotted(path) for path in MODULES if _room(path) in light]
 

@@ -114,11 +114,12 @@ def watch(config_path: Path, as_json: bool, action: str | None, report_path: Pat
         room.write_template(config_path)
         click.echo(f"wrote {config_path}; next: weightgate watch {config_path} --dry-run")
         return
-    watched = room.Watch.of(room.load_config(config_path), config_path.parent)
+    if action is None and report_path is None:
+        room.run_on_schedule(config_path, lambda told: _tell_outcome(told, as_json))
+        return
+    watched = room.Watch.read(config_path)
     if action == "dry-run":
         show_page(room.cost_page(watched), as_json)
-    elif action is None and report_path is None:
-        room.run_on_schedule(watched, lambda told: _tell_outcome(told, as_json))
     else:
         outcome = room.do(watched, action, reason=reason, report_path=report_path)
         _tell_outcome(outcome, as_json)

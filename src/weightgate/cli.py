@@ -169,6 +169,31 @@ def verify(recipe_path: Path, as_json: bool, quick: bool) -> None:
 
 
 @main.command()
+@recipe_option
+@click.option("--delete", is_flag=True, help="Let go of it; without this, only say what would go.")
+@click.option(
+    "--older-than",
+    "days",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="Also checkpoints that only history names and that were not used for so long.",
+)
+@click.option("--empty-trash", is_flag=True, help="Delete for good what lies in the trash, however new.")
+@json_option
+def gc(recipe_path: Path, delete: bool, days: float | None, empty_trash: bool, as_json: bool) -> None:
+    """Say what the store could let go of, and let go of it."""
+    from weightgate.housekeeping import Policy, housekeeping_page, keep_house
+    from weightgate.lineage import open_store
+
+    policy = Policy(older_than_days=days, empty_trash=empty_trash)
+    kept = keep_house(open_store(recipe_path), recipe_path.parent, policy, delete=delete)
+    if as_json:
+        click.echo(json.dumps(kept.to_json(), indent=2))
+    else:
+        show_page(housekeeping_page(kept), as_json)
+
+
+@main.command()
 @click.argument("ref")
 @click.argument("folder", type=click.Path(path_type=Path))
 @recipe_option

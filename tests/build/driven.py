@@ -1,10 +1,9 @@
-"""The test's end of `build_driver`: start builds, follow their events, and kill them."""
+"""The test's end of `build_driver`: start builds and follow their events."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from eventually import LIMIT_SECONDS
 
 DRIVER = Path(__file__).with_name("build_driver.py")
 
@@ -37,10 +38,6 @@ class Run:
             self.events.append(event)
             yield event
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal to the child."""
-        os.kill(self.pid, number)
-
     def wait(self) -> int:
         """Let it run to its end and return the exit code."""
         for _ in self.follow():
@@ -55,6 +52,11 @@ class Run:
             if event.get("event") == "progress":
                 times.setdefault(event["stage"], []).append(event["read_at"])
         return {stage: median(b - a for a, b in pairwise(each)) for stage, each in times.items()}
+
+    @property
+    def last_stage(self) -> str:
+        """Stage of the last step that was told."""
+        return next(event["stage"] for event in reversed(self.events) if event.get("event") == "progress")
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -80,10 +82,11 @@ class Driver:
             text=True,
         )
 
-    def start(self, *arguments: str | Path, fault: str | None = None) -> Run:
-        """Run the command line in a fork."""
+    def start(self, *arguments: str | Path, fault: str | None = None, ends: dict[str, Any] | None = None) -> Run:
+        """Run the command line in a fork, with a fault and an end of `build_driver`."""
+        order = {"arguments": [str(each) for each in arguments], "fault": fault, "ends": ends}
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"arguments": [str(each) for each in arguments], "fault": fault}) + "\n")
+        self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         held: list[dict[str, Any]] = []
         while (event := self.read()).get("driver") != "started":
@@ -93,8 +96,8 @@ class Driver:
     def read(self) -> dict[str, Any]:
         """The next line as an object; other text is kept as {"text": ...}."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, "the driver is gone"
+        while not (line := self.process.stdout.readline()).strip():
+            assert line, "the driver is gone"
         try:
             event = json.loads(line)
         except ValueError:
@@ -105,6 +108,6 @@ class Driver:
         """End the driver."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(timeout=30)
+        self.process.wait(LIMIT_SECONDS)
         assert self.process.stdout is not None
         self.process.stdout.close()

@@ -6,9 +6,9 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from driven import Driver, Run
@@ -18,9 +18,13 @@ from weightgate.store import Store
 
 KILLS_PER_STAGE = 7
 LONGEST_DELAY_STEPS = 1.2
-"""A kill comes up to so many steps after an event, so that it falls into every part of a step and of what follows."""
+"""A kill comes up to so many steps after an event, so that it falls into every part of a step and of what follows.
 
-CLI = [sys.executable, "-c", "from weightgate.cli import main; main()"]
+At the latest it comes with the next event: a run goes on by two steps at most, however slow or fast the machine is."""
+
+SUDDEN_ENDS = (-signal.SIGKILL, -signal.SIGALRM)
+
+KILLED_IN_ALIGN = "import build_driver; build_driver.kill_after({'align': 0.02}); build_driver.command_line()"
 
 
 def locked(driver: Driver, folder: Path) -> Path:
@@ -29,8 +33,9 @@ def locked(driver: Driver, folder: Path) -> Path:
     return recipe
 
 
-def build(driver: Driver, recipe: Path, *arguments: str, fault: str | None = None) -> Run:
-    return driver.start("build", "--json", "--recipe", recipe, *arguments, fault=fault)
+def build(driver: Driver, recipe: Path, *arguments: str, **how: Any) -> Run:
+    """Start a build; `how`: see `Driver.start`."""
+    return driver.start("build", "--json", "--recipe", recipe, *arguments, **how)
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +46,9 @@ def undisturbed(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Run
     return run
 
 
-def interrupt_after(run: Run, stage: str, step: int, number: signal.Signals) -> int:
-    """Send a signal once a step of a stage is done; return the exit code."""
-    for event in run.follow():
-        if event.get("event") == "progress" and (event["stage"], event["step"]) == (stage, step):
-            run.send(number)
-    assert run.code is not None
-    return run.code
+def stopped_at(stage: str, step: int, number: signal.Signals) -> dict[str, Any]:
+    """A signal once a step of a stage is done."""
+    return {"stop_at": {"stage": stage, "step": step, "number": number}}
 
 
 def test_two_builds_from_scratch_are_equal(driver: Driver, undisturbed: Run, tmp_path: Path) -> None:
@@ -61,18 +62,16 @@ def test_kills_at_random_moments_leave_no_trace(driver: Driver, undisturbed: Run
     rng = random.Random(20)
     step_seconds = undisturbed.seconds_between_steps()
     killed_in: Counter[str] = Counter()
-    code = -signal.SIGKILL
-    while code == -signal.SIGKILL:
-        run, sent = build(driver, recipe), False
-        for event in run.follow():
-            stage = event.get("stage", "")
-            if event.get("event") == "progress" and not sent and killed_in[stage] < KILLS_PER_STAGE:
-                killed_in[stage] += 1
-                time.sleep(rng.uniform(0.0, LONGEST_DELAY_STEPS) * step_seconds[stage])
-                run.send(signal.SIGKILL)
-                sent = True
-        assert run.code is not None
-        code = run.code
+    code = SUDDEN_ENDS[0]
+    while code in SUDDEN_ENDS:
+        moments = {
+            stage: rng.uniform(0.0, LONGEST_DELAY_STEPS) * seconds
+            for stage, seconds in step_seconds.items()
+            if killed_in[stage] < KILLS_PER_STAGE
+        }
+        run = build(driver, recipe, ends={"kill_after": {"seconds": moments}})
+        code = run.wait()
+        killed_in.update([run.last_stage] if code in SUDDEN_ENDS else [])
     assert code == 0, run.events[-3:]
     assert run.outcome["checkpoints"] == undisturbed.outcome["checkpoints"]
     assert killed_in.total() >= 20, killed_in
@@ -87,7 +86,8 @@ def test_the_digests_notice_what_is_not_restored(
     driver: Driver, undisturbed: Run, tmp_path: Path, fault: str, stage: str, step: int
 ) -> None:
     recipe = locked(driver, tmp_path)
-    assert interrupt_after(build(driver, recipe, "--until", stage), stage, step, signal.SIGINT) == 1
+    stopped = build(driver, recipe, "--until", stage, ends=stopped_at(stage, step, signal.SIGINT))
+    assert stopped.wait() == 1
     run = build(driver, recipe, "--until", stage, fault=fault)
     assert run.wait() == 0
     assert run.outcome["checkpoints"][stage] != undisturbed.outcome["checkpoints"][stage]
@@ -104,8 +104,8 @@ def test_an_interrupted_build_is_saved_and_goes_on(
     settings = tiny_world.changed(resume_seconds=3600.0)
     tiny_world.write_recipe(tmp_path, settings)
     assert driver.start("lock", "--recipe", recipe).wait() == 0
-    run = build(driver, recipe)
-    assert interrupt_after(run, stage, step, number) == 1
+    run = build(driver, recipe, ends=stopped_at(stage, step, number))
+    assert run.wait() == 1
     assert "run the build again to go on" in str(run.events[-1])
     assert len(list((tmp_path / ".weightgate" / "resume").rglob("step-*.safetensors"))) == 1
     again = build(driver, recipe)
@@ -117,14 +117,10 @@ def test_an_interrupted_build_is_saved_and_goes_on(
 
 def test_a_real_process_survives_a_kill(driver: Driver, undisturbed: Run, tmp_path: Path) -> None:
     recipe = locked(driver, tmp_path)
-    command = [*CLI, "build", "--json", "--recipe", str(recipe)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if '"stage started"' in line and '"align"' in line:
-                time.sleep(0.1)
-                process.kill()
-    assert process.returncode == -signal.SIGKILL
+    command = [sys.executable, "-c", KILLED_IN_ALIGN, "build", "--json", "--recipe", str(recipe)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    assert done.returncode in SUDDEN_ENDS, done.stderr
+    assert '"stage": "align"' in done.stderr
     run = build(driver, recipe)
     assert run.wait() == 0, run.events[-3:]
     assert run.outcome["checkpoints"] == undisturbed.outcome["checkpoints"]

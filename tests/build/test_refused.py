@@ -322,6 +322,14 @@ def test_a_base_model_with_too_few_learnt_positions(world: Path, weightgate: Com
     refused(weightgate("lock"), "longer than the network has positions for", "stages.finetune.context", "at most 70")
 
 
+def test_an_adapter_whose_rank_no_matrix_has(world: Path, weightgate: Command) -> None:
+    with_recipe(world, tiny_world.changed("finetune", adapter={"rank": 200}))
+    refused(
+        weightgate("lock"), "rank is higher", "adapter.rank", "at most 16", "found: 200", "lower adapter.rank to 16"
+    )
+    assert nothing_was_trained(world)
+
+
 @pytest.mark.skipif(adapters.bitsandbytes is not None, reason="bitsandbytes is installed")
 def test_four_bits_where_they_cannot_be_had(world: Path, weightgate: Command) -> None:
     with_recipe(world, tiny_world.changed("finetune", adapter={"bits": 4}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from weightgate.plan import memory  # noqa: E402
 from weightgate.plan.flops import adapter_parameters, parameters  # noqa: E402
+from weightgate.plan.memory import Pass  # noqa: E402
 from weightgate.plan.shapes import read_shape  # noqa: E402
 from weightgate.recipe import Adapter  # noqa: E402
 from weightgate.train import attention, limits, models  # noqa: E402
@@ -62,9 +64,8 @@ def test_activations_agree_with_what_torch_keeps(
     config: dict[str, Any], kernel: Any, precision: Any, context: int
 ) -> None:
     rows = 2
-    counted = memory.activation_bytes(
-        read_shape(config), rows=rows, context=context, precision=precision, kernel=kernel, checkpointing=False
-    )
+    one = Pass(rows=rows, context=context, precision=precision, kernel=kernel)
+    counted = memory.activation_bytes(read_shape(config), one)
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     assert counted == pytest.approx(kept_bytes(config, rows, context, dtype, kernel), rel=0.1)
 
@@ -72,18 +73,17 @@ def test_activations_agree_with_what_torch_keeps(
 def test_long_rows_keep_attention_weights_up_to_the_diagonals_blocks() -> None:
     assert memory.ATTENTION_BLOCK == attention.BLOCK
     for context in (64, 200, 320):
-        counted = memory.activation_bytes(
-            read_shape(LLAMA), rows=2, context=context, precision="fp32", kernel="matmul", checkpointing=False
-        )
+        counted = memory.activation_bytes(read_shape(LLAMA), Pass(rows=2, context=context, precision="fp32"))
         assert counted == pytest.approx(kept_bytes(LLAMA, 2, context, torch.float32, "matmul"), rel=0.1)
 
 
 def test_checkpointing_keeps_less_and_more_rows_keep_more() -> None:
     shape = read_shape(LLAMA | {"num_hidden_layers": 12})
     few, many = (
-        memory.training_memory(shape, rows=rows, context=64, precision="bf16", checkpointing=True) for rows in (1, 8)
+        memory.training_memory(shape, Pass(rows=rows, context=64, precision="bf16", checkpointing=True))
+        for rows in (1, 8)
     )
-    plain = memory.training_memory(shape, rows=8, context=64, precision="bf16")
+    plain = memory.training_memory(shape, Pass(rows=8, context=64, precision="bf16"))
     assert few.activations * 8 == many.activations < plain.activations / 3
     assert many.total < plain.total
 
@@ -91,23 +91,25 @@ def test_checkpointing_keeps_less_and_more_rows_keep_more() -> None:
 def test_weights_gradients_and_optimizer_by_precision() -> None:
     shape = read_shape(LLAMA)
     count = parameters(shape).total
-    full = memory.training_memory(shape, rows=1, context=8, precision="fp32")
+    full = memory.training_memory(shape, Pass(rows=1, context=8, precision="fp32"))
     assert (full.weights, full.gradients, full.optimizer) == (4 * count, 4 * count, 8 * count)
-    half = memory.training_memory(shape, rows=1, context=8, precision="bf16")
+    half = memory.training_memory(shape, Pass(rows=1, context=8, precision="bf16"))
     assert (half.weights, half.gradients, half.optimizer) == (6 * count, 6 * count, 8 * count)
 
 
 def test_adapters_pay_for_what_they_train() -> None:
     shape = read_shape(LLAMA)
-    lora = memory.training_memory(shape, rows=1, context=8, precision="bf16", adapter=Adapter(rank=4))
+    lora = memory.training_memory(shape, Pass(rows=1, context=8, precision="bf16", adapter=Adapter(rank=4)))
     trained = adapter_parameters(shape, Adapter(rank=4))
     assert lora.weights == 2 * parameters(shape).total + 4 * trained
     assert (lora.gradients, lora.optimizer) == (4 * trained, 8 * trained)
-    packed = memory.training_memory(shape, rows=1, context=8, precision="bf16", adapter=Adapter(rank=4, bits=4))
+    packed = memory.training_memory(shape, Pass(rows=1, context=8, precision="bf16", adapter=Adapter(rank=4, bits=4)))
     assert packed.weights < lora.weights / 2
     assert packed.activations == lora.activations
-    whole = memory.training_memory(shape, rows=1, context=8, precision="fp32").activations
-    assert memory.training_memory(shape, rows=1, context=8, precision="fp32", adapter=Adapter()).activations < whole
+    whole = memory.training_memory(shape, Pass(rows=1, context=8, precision="fp32")).activations
+    assert (
+        memory.training_memory(shape, Pass(rows=1, context=8, precision="fp32", adapter=Adapter())).activations < whole
+    )
 
 
 def test_the_cache_is_what_a_cache_holds() -> None:
@@ -118,12 +120,12 @@ def test_the_cache_is_what_a_cache_holds() -> None:
 
 def test_ppo_holds_four_models_and_the_larger_of_cache_and_activations() -> None:
     shape = read_shape(LLAMA)
-    sizes: dict[str, Any] = {"rows": 2, "context": 48, "precision": "fp32"}
-    ppo = memory.ppo_memory(shape, rollout_rows=4, **sizes)
-    one = memory.training_memory(shape, **sizes)
+    each = Pass(rows=2, context=48, precision="fp32")
+    ppo = memory.ppo_memory(shape, each, rollout_rows=4)
+    one = memory.training_memory(shape, each)
     assert 3.5 * one.weights < ppo.weights < 4.5 * one.weights
-    assert memory.ppo_memory(shape, rollout_rows=4, adapter=Adapter(), **sizes).weights < ppo.weights
-    wide = memory.ppo_memory(shape, rollout_rows=10**6, **sizes)
+    assert memory.ppo_memory(shape, replace(each, adapter=Adapter()), rollout_rows=4).weights < ppo.weights
+    wide = memory.ppo_memory(shape, each, rollout_rows=10**6)
     assert wide.total - wide.key_value_cache == ppo.total - ppo.activations - ppo.logits
 
 

@@ -17,8 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 from weightgate import recipe  # noqa: E402
 from weightgate.data.batches import PairBatch, TokenBatch  # noqa: E402
 from weightgate.plan import memory  # noqa: E402
+from weightgate.plan.memory import Pass  # noqa: E402
 from weightgate.plan.shapes import read_shape  # noqa: E402
 from weightgate.train import models  # noqa: E402
+from weightgate.train.objectives.ppo import PPOObjective, Process, Roles, new_value_model  # noqa: E402
 from weightgate.train.objectives.reward import RewardModel, RewardObjective  # noqa: E402
 from weightgate.train.objectives.tokens import TokenObjective  # noqa: E402
 from weightgate.train.optim import MasterAdamW  # noqa: E402
@@ -117,20 +119,15 @@ def token_steps(config: dict[str, Any], dtype: Any, lora: bool, passes: int = 1)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_a_step_on_tokens_peaks_where_it_was_planned(config: dict[str, Any], precision: Any, lora: bool) -> None:
-    planned = memory.training_memory(
-        read_shape(config),
-        rows=ROWS,
-        context=CONTEXT,
-        precision=precision,
-        adapter=recipe.Adapter(rank=4) if lora else None,
-        accumulating=False,
-    )
+    adapter = recipe.Adapter(rank=4) if lora else None
+    one = Pass(rows=ROWS, context=CONTEXT, precision=precision, adapter=adapter, accumulating=False)
+    planned = memory.training_memory(read_shape(config), one)
     assert planned.total == pytest.approx(peak_of(token_steps(config, DTYPES[precision], lora)), rel=0.1)
 
 
 @pytest.mark.parametrize("config", FAMILIES[::2], ids=said)
 def test_gradients_wait_while_passes_are_added_up(config: dict[str, Any]) -> None:
-    planned = memory.training_memory(read_shape(config), rows=ROWS, context=CONTEXT, precision="fp32")
+    planned = memory.training_memory(read_shape(config), Pass(rows=ROWS, context=CONTEXT, precision="fp32"))
     assert planned.total == pytest.approx(peak_of(token_steps(config, torch.float32, False, passes=2)), rel=0.1)
 
 
@@ -154,7 +151,43 @@ def reward_steps(config: dict[str, Any], dtype: Any) -> Iterator[None]:
 
 @pytest.mark.parametrize("config", FAMILIES[::2], ids=said)
 def test_a_step_on_pairs_peaks_where_it_was_planned(config: dict[str, Any]) -> None:
-    planned = memory.training_memory(
-        read_shape(config), rows=2 * ROWS, context=CONTEXT, precision="fp32", reward=True, accumulating=False
-    )
+    one = Pass(rows=2 * ROWS, context=CONTEXT, precision="fp32", accumulating=False)
+    planned = memory.training_memory(read_shape(config), one, reward=True)
     assert planned.total == pytest.approx(peak_of(reward_steps(config, torch.float32)), rel=0.1)
+
+
+class Prompts:
+    """As many prompts at every step."""
+
+    def batch(self, step: int) -> Prompts:
+        return self
+
+    def token_lists(self) -> list[list[int]]:
+        return [[3 + (row + column) % 300 for column in range(CONTEXT // 2)] for row in range(ROWS)]
+
+
+def ppo_steps(config: dict[str, Any], dtype: Any) -> Iterator[None]:
+    policy, reference = network(config, dtype), network(config, dtype)
+    reward = RewardModel.from_causal(network(config, dtype), seed=0)
+    objective = PPOObjective(
+        Roles(policy=policy, value=new_value_model("reward", policy, reward), reference=reference, reward=reward),
+        Prompts(),  # type: ignore[arg-type]
+        recipe.PPO(completion_tokens=CONTEXT // 2, epochs=2),
+        stop_ids=(),
+        pad_id=0,
+        micro_batch=ROWS,
+        seed=0,
+        process=Process(device=CPU),
+    )
+    optimizer = optimizer_of(objective)
+    for step in range(2):
+        for micro_batches in objective.updates(step):
+            trained(objective, micro_batches, optimizer)
+            yield
+
+
+@pytest.mark.parametrize("config", FAMILIES[::2], ids=said)
+def test_ppo_peaks_where_it_was_planned(config: dict[str, Any]) -> None:
+    one = Pass(rows=ROWS, context=CONTEXT, precision="fp32", accumulating=False)
+    planned = memory.ppo_memory(read_shape(config), one, rollout_rows=ROWS)
+    assert planned.total == pytest.approx(peak_of(ppo_steps(config, torch.float32)), rel=0.1)

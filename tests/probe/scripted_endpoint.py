@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import math
 import socket
 import struct
 import threading
@@ -23,7 +24,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+from eventually import LIMIT_SECONDS
+
 HUGE_BYTES = 100 * 2**20
+UNTIL_SECONDS = 3600
 _BLOCK = b"x" * 2**16
 _FLOODS = {
     "huge": (b"content-length: %d\r\n\r\n" % HUGE_BYTES, _BLOCK),
@@ -34,10 +38,17 @@ _FLOODS = {
 
 @dataclass(kw_only=True)
 class ScriptedEndpoint:
-    """What the endpoint saw, and how fast it answers."""
+    """What the endpoint saw, and what its answers wait for.
+
+    Requests beyond the first `holds_after` are answered once a test has raised it; none is before `gathers` of them
+    were open together.
+    """
 
     latency_seconds: float = 0.0
+    holds_after: float = math.inf
+    gathers: int = 0
     url: str = ""
+    connections: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
     authorizations: set[str] = field(default_factory=set)
     open_now: int = 0
@@ -47,16 +58,20 @@ class ScriptedEndpoint:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until the client is gone."""
+        self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if line)
                 headers = {name.lower(): value for name, value in headers.items()}
                 body = json.loads(await reader.readexactly(int(headers["content-length"])))
                 self.requests.append({"path": head.split(b" ")[1].decode(), **body})
+                number = len(self.requests)
                 self.authorizations.add(headers.get("authorization", ""))
                 self.open_now += 1
                 self.most_open = max(self.most_open, self.open_now)
                 try:
+                    while number > self.holds_after or self.most_open < self.gathers:
+                        await asyncio.sleep(0.005)
                     await asyncio.sleep(self.latency_seconds)
                     await self._obey(body, headers, writer)
                 finally:
@@ -64,6 +79,7 @@ class ScriptedEndpoint:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self.connections -= 1
             writer.close()
 
     async def _obey(self, body: dict[str, Any], headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
@@ -71,7 +87,7 @@ class ScriptedEndpoint:
         word, _, rest = script.partition(" ")
         self.attempts[script] += 1
         if word == "silent":
-            await asyncio.sleep(60)
+            await asyncio.sleep(3600)
         elif word == "slow":
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
             for _ in range(1000):
@@ -101,7 +117,7 @@ class ScriptedEndpoint:
         if word == "zip":
             return 200, ["content-encoding: gzip"], gzip.compress(b" " * 2**22)
         if word == "until" and self.attempts[script] <= int(rest):
-            until = datetime.now(UTC) + timedelta(seconds=30)
+            until = datetime.now(UTC) + timedelta(seconds=UNTIL_SECONDS)
             return 429, [f"retry-after: {format_datetime(until, usegmt=True)}"], b"{}"
         if word == "redirect":
             return 307, [f"location: {rest}"], b""
@@ -133,9 +149,11 @@ def _completion(text: str) -> bytes:
 
 
 @contextmanager
-def scripted_endpoint(latency_seconds: float = 0.0) -> Iterator[ScriptedEndpoint]:
+def scripted_endpoint(
+    *, latency_seconds: float = 0.0, holds_after: float = math.inf, gathers: int = 0
+) -> Iterator[ScriptedEndpoint]:
     """Serve on a free loopback port, from a thread of its own."""
-    endpoint = ScriptedEndpoint(latency_seconds=latency_seconds)
+    endpoint = ScriptedEndpoint(latency_seconds=latency_seconds, holds_after=holds_after, gathers=gathers)
     started = threading.Event()
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
@@ -153,10 +171,10 @@ def scripted_endpoint(latency_seconds: float = 0.0) -> Iterator[ScriptedEndpoint
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
     thread.start()
-    started.wait(10)
+    assert started.wait(LIMIT_SECONDS)
     try:
         yield endpoint
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(LIMIT_SECONDS)
         loop.close()

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from click.testing import CliRunner
 
 pytest.importorskip("torch", reason="the endpoint serves a model")
 pytest.importorskip("starlette", reason="the endpoint needs weightgate[serve]")
+from server_process import running
 from tiny_endpoint import tiny_generator
 from weightgate.cli import main
 from weightgate.probe.snapshot_file import load_snapshot
@@ -31,7 +27,6 @@ from weightgate.train.checkpoints import MODEL_CONFIG, publish
 from weightgate.train.models import config_json, saved_tensors
 
 TOKEN, VARIABLE = "open-sesame-0123456789", "TINY_TOKEN"
-_START_SECONDS = 120
 _RECIPE = """version: 1
 name: n
 base: {model: elsewhere}
@@ -70,41 +65,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def running(command: list[str], folder: Path, path: str) -> Iterator[str]:
-    """Run a server whose command ends in `--port N`; yields its address once `path` answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = os.environ | {VARIABLE: TOKEN, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command, port], cwd=folder, env=environment, stdout=log, stderr=log
-        )
-        try:
-            _wait(f"http://127.0.0.1:{port}{path}", process, folder / "server.log")
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(_START_SECONDS * 5):
-        assert process.poll() is None, log.read_text()
-        try:
-            httpx.get(url, trust_env=False).raise_for_status()
-            return
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    raise AssertionError("the server did not start")
+def environment() -> dict[str, str]:
+    return os.environ | {VARIABLE: TOKEN, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
 def endpoint(world: Path) -> Iterator[str]:
     """Address of `weightgate serve align`."""
-    with running(["weightgate", "serve", "align", "--token-variable", VARIABLE, "--port"], world, "/healthz") as url:
-        yield url
+    command = [sys.executable, "-m", "weightgate", "serve", "align", "--token-variable", VARIABLE, "--port", "0"]
+    with running(command, folder=world, environment=environment()) as address:
+        yield f"{address}/v1"
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +127,7 @@ def test_a_checkpoint_a_folder_and_our_endpoint_say_the_same(
 
 def test_our_client_talks_to_transformers_serve(world: Path, greedy: dict[str, tuple[str, ...]]) -> None:
     pytest.importorskip("fastapi", reason="`transformers serve` needs fastapi: install weightgate[dev]")
-    command = ["transformers.cli.transformers", "serve", str(world / "model"), "--device", "cpu", "--port"]
-    with running(command, world, "/health") as url:
-        assert snapshot(world, url, "theirs.jsonl", "--model", str(world / "model")) == greedy
+    program = [sys.executable, "-m", "transformers.cli.transformers", "serve"]
+    command = [*program, str(world / "model"), "--device", "cpu", "--host", "127.0.0.1", "--port", "0"]
+    with running(command, folder=world, environment=environment(), health="/health") as address:
+        assert snapshot(world, f"{address}/v1", "theirs.jsonl", "--model", str(world / "model")) == greedy

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightgate.errors import DataError
@@ -70,7 +70,6 @@ _REPLIES = st.builds(
 
 
 @given(st.lists(_REPLIES, max_size=2))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_snapshot_is_read_back_as_it_was_written(tmp_path: Path, replies: list[Reply]) -> None:
     snapshot = _snapshot(*(_answer(sample=at, reply=reply) for at, reply in enumerate(replies)), complete=True)
     write_snapshot(tmp_path / "s.jsonl", snapshot)
@@ -292,7 +291,7 @@ def test_a_recording_of_another_tool_that_breaks_off_is_refused_with_its_place(
         ),
     ).map(lambda value: json.dumps(value).encode())
 )
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_any_file_is_a_recording_or_a_users_mistake(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "any.json"
     path.write_bytes(content)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from scripted_endpoint import scripted_endpoint
 
+from eventually import LIMIT_SECONDS, wait_until
 from weightgate.errors import DataError, EndpointError
 from weightgate.probe.endpoint import EndpointAsker
 from weightgate.probe.endpoint_config import EndpointConfig
@@ -121,6 +122,7 @@ def test_a_file_that_stopped_before_its_first_question_is_begun_anew(tmp_path: P
 
 
 _SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from weightgate.probe.endpoint import EndpointAsker
@@ -128,6 +130,7 @@ from weightgate.probe.endpoint_config import EndpointConfig
 from weightgate.probe.recording import Decoding
 from weightgate.probe.snapshot import take_snapshot
 from weightgate.probe.suites import load_suite
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests behind it has it ignored
 url, suite, path = sys.argv[1:]
 asker = EndpointAsker.of(EndpointConfig(url=url, model="m", max_concurrency=2))
 take_snapshot(asker, load_suite(Path(suite)), Path(path),
@@ -137,15 +140,17 @@ take_snapshot(asker, load_suite(Path(suite)), Path(path),
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_was_killed_loses_no_answer_it_had(tmp_path: Path, number: signal.Signals) -> None:
+    """It is killed somewhere between its 20th and its 100th question, of 120."""
     suite = _suite(*(f"prompt {at}" for at in range(60)))
     write_suite(tmp_path / "suite.jsonl", suite.probes)
-    with scripted_endpoint(latency_seconds=0.02) as endpoint:
+    with scripted_endpoint(latency_seconds=0.005, holds_after=100) as endpoint:
         arguments = [endpoint.url, str(tmp_path / "suite.jsonl"), str(tmp_path / "s")]
         process = subprocess.Popen([sys.executable, "-c", _SCRIPT, *arguments], stderr=subprocess.DEVNULL)
-        while len(endpoint.requests) < 20 and process.poll() is None:
-            time.sleep(0.01)
+        wait_until(lambda: len(endpoint.requests) >= 20 or process.poll() is not None, "20 questions")
         os.kill(process.pid, number)
-        process.wait(30)
+        process.wait(LIMIT_SECONDS)
+        endpoint.holds_after = math.inf
+        wait_until(lambda: endpoint.connections == 0, "an endpoint that has read whatever was sent")
         asked = len(endpoint.requests)
         answered = len(load_snapshot(tmp_path / "s").answers)
         # At most the two that were open, and the two whose answers were on their way to the disk, are asked twice.

@@ -6,13 +6,13 @@ import json
 import os
 import select
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from browser import BROWSER, QUIET, TIME_LIMIT_SECONDS
+from eventually import wait_until
 
 
 class Tab:
@@ -20,38 +20,49 @@ class Tab:
 
     def __init__(self, commands: int, replies: int, folder: Path) -> None:
         self._commands, self._replies, self._folder = commands, replies, folder
-        self._number = 0
+        self._number = self._shown = 0
         self._waiting = b""
         self._session: dict[str, str] = {}
 
     def attach(self) -> None:
         """Take the browser's first tab."""
-        deadline = time.monotonic() + TIME_LIMIT_SECONDS
-        while not self._session and time.monotonic() < deadline:
-            targets = self.do("Target.getTargets")["targetInfos"]
-            for target in [one for one in targets if one["type"] == "page"][:1]:
-                attached = self.do("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-                self._session = {"sessionId": attached["sessionId"]}
+        wait_until(self._pages_of_the_browser, "a tab of the browser")
+        attached = self.do("Target.attachToTarget", targetId=self._pages_of_the_browser()[0], flatten=True)
+        self._session = {"sessionId": attached["sessionId"]}
+
+    def _pages_of_the_browser(self) -> list[str]:
+        return [one["targetId"] for one in self.do("Target.getTargets")["targetInfos"] if one["type"] == "page"]
 
     def show(self, html: str, *, scripts: bool = True) -> None:
         """Open a page and wait until it has loaded; `scripts`: whether it may run any."""
-        file = self._folder / "page.html"
+        self._shown += 1
+        file = self._folder / f"page-{self._shown}.html"
         file.write_text(html, encoding="utf-8")
         self.do("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.do("Page.navigate", url=file.as_uri())
-        while self.ask("document.readyState") != "complete":
-            time.sleep(0.02)
+        wait_until(lambda: self._has_loaded(file.as_uri()), "the page in the browser")
+
+    def _has_loaded(self, address: str) -> bool:
+        """Whether that page is there; right after the command it may still be the one before, which is complete too."""
+        reply = self.send("Runtime.evaluate", expression="[location.href, document.readyState]", returnByValue=True)
+        # While one page gives way to the other there may be none to ask.
+        return bool(reply.get("result", {}).get("result", {}).get("value") == [address, "complete"])
 
     def do(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command of the protocol and return its result."""
+        reply = self.send(method, **parameters)
+        assert "error" not in reply, reply["error"]
+        result: dict[str, Any] = reply["result"]
+        return result
+
+    def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command of the protocol and return the whole reply."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters, **self._session}
         os.write(self._commands, json.dumps(message).encode() + b"\0")
         while (reply := self._next()).get("id") != self._number:
             pass
-        assert "error" not in reply, reply["error"]
-        result: dict[str, Any] = reply["result"]
-        return result
+        return reply
 
     def ask(self, expression: str) -> Any:
         """Return the value of an expression as plain data."""

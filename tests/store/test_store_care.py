@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from samples import checkpoint, publish, tensor
 
 from weightgate.errors import CorruptError, StoreError
 from weightgate.store import (
+    Ages,
     Manifest,
     Result,
     Store,
@@ -31,6 +33,8 @@ from weightgate.store import (
 )
 from weightgate.store.fs import LocalFs, LocalWriter, host_name, temporary_name
 from weightgate.store.index import on_network_filesystem
+from weightgate.store.lease import in_use, unused
+from weightgate.store.marks import Reason
 from weightgate.store.records import recording_time
 
 JSON = st.recursive(
@@ -391,32 +395,93 @@ def test_collect_takes_only_what_nothing_needs(store: Store) -> None:
     store.set_ref("live", tuned, old=base, why="test")
     store.set_ref("live", None, old=tuned, why="history still counts")
     assert store.collect().trashed == ()
-    forecast = store.collect(grace_seconds=0)
+    forecast = store.collect(Ages(grace=0))
     assert {given_up, loose} <= set(forecast.trashed)
     assert store.has(loose), "a dry run takes nothing"
-    done = store.collect(dry_run=False, grace_seconds=0)
+    done = store.collect(Ages(grace=0), dry_run=False)
     assert done.trashed == forecast.trashed
     assert {manifest.stage for manifest in store.lineage()} == {"base", "tuned"}
     assert store.verify(contents=True) == []
-    assert store.collect(dry_run=False, grace_seconds=0).trashed == ()
+    assert store.collect(Ages(grace=0), dry_run=False).trashed == ()
 
 
 def test_a_result_keeps_its_checkpoint(store: Store) -> None:
     base = publish(store)
     store.add_result("k", Result(key="k", checkpoint=base))
-    assert store.collect(dry_run=False, grace_seconds=0).trashed == ()
+    assert store.collect(Ages(grace=0), dry_run=False).trashed == ()
 
 
 def test_what_was_collected_by_mistake_comes_back_until_it_is_purged(store: Store) -> None:
     one, two = store.put_bytes(b"one"), store.put_bytes(b"two")
-    store.collect(dry_run=False, grace_seconds=0)
+    store.collect(Ages(grace=0), dry_run=False)
     assert store.get_bytes(one) == b"one"
-    purged = store.collect(dry_run=False, trash_seconds=0)
-    assert (purged.purged, purged.purged_bytes, purged.young) == (1, 3, 1)
+    purged = store.collect(Ages(trash=0), dry_run=False)
+    assert (purged.purged, purged.purged_bytes) == (1, 3)
+    assert [(each.reason, each.objects) for each in purged.staying] == [(Reason.RECENT, 1)]
     assert not store.has(two)
     assert list((store.root / "trash").iterdir()) == []
-    store.collect(dry_run=False, grace_seconds=0)
+    store.collect(Ages(grace=0), dry_run=False)
     assert store.get_bytes(one) == b"one", "the trash works again after it was emptied"
+
+
+def test_a_young_child_keeps_the_old_checkpoints_it_was_made_from(store: Store) -> None:
+    """In a store of several users a parent may belong to another one, and keeps its age when it is used."""
+    parent = publish(store, "parent", None, 1)
+    child = publish(store, "child", parent, 2)
+    for path in (store.manifests.path(parent), *(store.root / "objects").rglob("*")):
+        os.utime(path, (0, 0))
+    collected = store.collect(Ages(history=0), dry_run=False)
+    assert collected.trashed == ()
+    assert {manifest.id for manifest in store.lineage()} == {parent, child}
+
+
+def test_a_whole_id_brings_back_what_it_stands_on(store: Store) -> None:
+    parent = publish(store, "parent", None, 1)
+    child = publish(store, "child", parent, 2)
+    store.collect(Ages(grace=0), dry_run=False)
+    assert store.lineage() == []
+    assert store.resolve(child) == child
+    assert [manifest.id for manifest in store.lineage()] == [parent, child]
+    assert store.verify(contents=True) == []
+    store.collect(Ages(grace=0, trash=0), dry_run=False)
+    with pytest.raises(StoreError, match="no checkpoint is called"):
+        store.resolve(child)
+
+
+def test_a_dry_run_forecasts_and_moves_nothing(store: Store) -> None:
+    base = publish(store, "base", None, 1)
+    store.set_ref("live", base, old=None, why="test")
+    for number in range(3):
+        publish(store, "given up", base, 10 + 5 * number)
+    store.collect(Ages(grace=0), dry_run=False)
+    store.objects.discard(store.manifest(base).files["config.json"], "2026-01-01")  # as a race may do
+    before = {path: path.stat().st_mtime for path in store.root.rglob("*") if path.is_file()}
+    forecast = store.collect(Ages(grace=0))
+    assert {path: path.stat().st_mtime for path in store.root.rglob("*") if path.is_file()} == before
+    done = store.collect(Ages(grace=0), dry_run=False)
+    assert dataclasses.replace(done, dry_run=True) == forecast
+    assert store.has(store.manifest(base).files["config.json"])
+    assert store.verify(contents=True) == []
+
+
+def test_collect_waits_for_nobody_and_builds_wait_for_it(store: Store) -> None:
+    order: list[str] = []
+
+    def build() -> None:
+        with in_use(store.root):
+            order.append("build")
+
+    builder = threading.Thread(target=build)
+    with unused(store.root) as has_locks:
+        assert has_locks
+        with pytest.raises(StoreError, match="in use"), unused(store.root):
+            pass
+        builder.start()
+        order.append("collection")
+    builder.join()
+    assert order == ["collection", "build"]
+    with in_use(store.root), in_use(store.root), pytest.raises(StoreError, match="in use"), unused(store.root):
+        pass
 
 
 def test_collect_refuses_to_guess(store: Store) -> None:
@@ -425,8 +490,20 @@ def test_collect_refuses_to_guess(store: Store) -> None:
     loose = store.put_bytes(b"loose")
     damage(store.manifests.path(base), flip_a_bit)
     with pytest.raises(CorruptError):
-        store.collect(dry_run=False, grace_seconds=0)
+        store.collect(Ages(grace=0), dry_run=False)
     assert store.has(loose)
+
+
+def test_collect_refuses_to_guess_what_a_damaged_checkpoint_without_a_name_needs(store: Store) -> None:
+    nameless = publish(store, "nameless", None, 1)
+    damage(store.manifests.path(nameless), flip_a_bit)
+    before = sorted(store.objects.digests())
+    with pytest.raises(CorruptError, match="nothing was collected") as refusal:
+        store.collect(Ages(grace=0, history=0, trash=0), dry_run=False)
+    assert refusal.value.where == str(store.manifests.path(nameless))
+    assert sorted(store.objects.digests()) == before
+    store.manifests.path(nameless).unlink()  # as the message says
+    assert store.collect(Ages(grace=0), dry_run=False).trashed == tuple(before)
 
 
 def test_only_temporaries_of_dead_processes_of_this_host_are_swept(store: Store) -> None:

@@ -13,7 +13,7 @@ from crash_fs import CrashFs, File, Folder, survivors
 from samples import checkpoint, publish
 
 from weightgate.errors import StoreError
-from weightgate.store import Result, Store
+from weightgate.store import Ages, Result, Store, collect
 from weightgate.store.index import Index
 from weightgate.store.objects import Shelf
 
@@ -78,7 +78,7 @@ def life(fs: CrashFs, said: Acknowledged) -> None:
     publish(store, "abandoned", publish(store, "abandoned first", tuned, 4), 6)
     # Collecting takes the abandoned checkpoints and the unused objects; the acknowledgements of those end here.
     said.objects.clear()
-    store.collect(dry_run=False, grace_seconds=0)
+    store.collect(Ages(grace=0), dry_run=False)
     put(store, said, b"a tokenizer")
     put(store, said, b"last")
 
@@ -135,9 +135,66 @@ def test_collecting_twice_takes_nothing_more() -> None:
             store = store_on(left)
         except StoreError:
             continue
-        store.collect(dry_run=False, grace_seconds=0)
-        assert store.collect(dry_run=False, grace_seconds=0).trashed == ()
+        store.collect(Ages(grace=0), dry_run=False)
+        assert store.collect(Ages(grace=0), dry_run=False).trashed == ()
         assert store.verify(contents=True) == []
+
+
+def life_with_history(fs: CrashFs, said: Acknowledged) -> None:
+    """Let go of history, take some of it back, and empty the trash."""
+    store = store_on(fs, create=True)
+    said.created_at = said.now
+    base = publish(store, "base", None, 1)
+    move(store, said, base, None)
+    given_up = publish(store, "tuned", base, 2)
+    child = publish(store, "aligned", given_up, 4)
+    for key, made in (("k2", given_up), ("k3", child)):
+        store.add_result(key, Result(key=key, checkpoint=made, recorded_at=f"of {key}"))
+    said.checkpoints.append((said.now, base))
+    store.collect(Ages(grace=0, history=0), dry_run=False)
+    assert [manifest.stage for manifest in store.lineage()] == ["base"]
+    assert store.take_back_run("k3")
+    said.checkpoints += [(said.now, given_up), (said.now, child)]
+    move(store, said, child, base)
+    assert [each.checkpoint for each in store.results("k2")] == [given_up], "what is known of its parent comes as well"
+    loose = store.put_bytes(b"loose")
+    store.collect(Ages(grace=0, history=0), dry_run=False)
+    store.collect(Ages(trash=0), dry_run=False)
+    assert not store.has(loose)
+
+
+def test_no_crash_while_history_goes_and_comes_back_loses_anything() -> None:
+    assert crash_everywhere(live=life_with_history) > 1000
+
+
+def test_what_is_left_after_a_crash_is_collected_and_can_still_be_taken_back() -> None:
+    """At every moment of a collection either the run is still known, or it comes back whole when it is wanted."""
+    fs = disk(keep_history=True)
+    store = store_on(fs, create=True)
+    base = publish(store, "base", None, 1)
+    store.set_ref("main", base, old=None, why="test")
+    given_up = publish(store, "tuned", base, 2)
+    store.add_result("k", Result(key="k", checkpoint=given_up))
+    before = len(fs.history)
+    store.collect(Ages(grace=0, history=0), dry_run=False)
+    for disk_then in fs.history[before:]:
+        for _, left in survivors(disk_then, num_random=2, seed=len(fs.history)):
+            again = store_on(left)
+            assert again.results("k") or again.take_back_run("k")
+            assert dict(again.read_tensors(again.manifest(given_up)))
+            assert again.verify(contents=True) == []
+            again.collect(Ages(grace=0, history=0), dry_run=False)
+            assert again.collect(Ages(grace=0, history=0), dry_run=False).trashed == ()
+            again.collect(Ages(grace=0, history=0, trash=0), dry_run=False)
+            assert not again.take_back_run("k")
+            assert again.verify(contents=True) == []
+
+
+def test_results_after_their_checkpoint_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = collect._dead
+    monkeypatch.setattr(collect, "_dead", lambda held, marks: reversed(list(order(held, marks))))
+    with pytest.raises(AssertionError, match="crash before operation"):
+        crash_everywhere(live=life_with_history)
 
 
 class WithoutFsync(CrashFs):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 from samples import checkpoint
 
-from weightgate.store import Result, Store
+from weightgate.store import Ages, Result, Store
 from weightgate.store.index import Index
 
 ROOT = Path("/project/.weightgate")
@@ -68,16 +68,38 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def collect(self) -> None:
-        self.store.collect(dry_run=False, grace_seconds=0)
+        self._collect(Ages(grace=0), self.kept)
+
+    @rule()
+    def collect_history(self) -> None:
+        self._collect(Ages(grace=0, history=0), set(self.refs.values()))
+        self.kept &= self.published.keys()
+        for key, checkpoints in self.results.items():
+            self.results[key] = [each for each in checkpoints if each in self.published]
+
+    def _collect(self, ages: Ages, roots: set[str]) -> None:
+        self.store.collect(ages, dry_run=False)
         live = set()
-        for digest in self.kept:
+        for digest in roots:
             waiting: str | None = digest
             while waiting is not None:
                 live.add(waiting)
                 waiting = self.published[waiting]
         self.published = {digest: parent for digest, parent in self.published.items() if digest in live}
         self.objects.clear()
-        assert self.store.collect(dry_run=False, grace_seconds=0).trashed == ()
+        assert self.store.collect(ages, dry_run=False).trashed == ()
+
+    @rule(key=st.sampled_from(["k1", "k2"]))
+    def take_back(self, key: str) -> None:
+        """What comes back is whole; which of several runs of one key it is does not matter here."""
+        before = {manifest.id for manifest in self.store.lineage()}
+        self.store.take_back_run(key)
+        self.published |= {each.id: each.parent for each in self.store.lineage() if each.id not in before}
+        for other in ("k1", "k2"):
+            found = sorted({result.checkpoint for result in self.store.results(other)})
+            self.kept |= set(found)
+            if found:
+                self.results[other] = found
 
     @rule(seed=st.integers(0, 1000))
     def lose_power(self, seed: int) -> None:

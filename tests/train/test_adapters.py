@@ -217,3 +217,14 @@ def test_four_bit_adapters_train_merge_and_load() -> None:
     assert adapters.merge_error(model, token_ids()).fp32 < 1e-4
     merged = adapters.merge(model)
     assert merged.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize(("targets", "rank"), [("all-linear", 1000), (["k_proj"], 17)])
+def test_a_rank_that_a_matrix_cannot_have_is_refused(targets: Any, rank: int) -> None:
+    model = tiny()
+    side = min(min(model.get_submodule(name).weight.shape) for name in adapters._linear_names(model))
+    with pytest.raises(ModelError, match="rank is higher") as refusal:
+        adapters.attach(model, Adapter(rank=max(rank, side + 1), targets=targets), seed=0)
+    assert refusal.value.expected is not None
+    assert refusal.value.expected.startswith(f"at most {side}")
+    adapters.attach(tiny(), Adapter(rank=side), seed=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -148,39 +147,18 @@ def trajectories(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
     return _run_processes(folders[0], 1), _run_processes(folders[1], 2)
 
 
-def _run_processes(folder: Path, world_size: int) -> dict:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    workers = []
-    for rank in range(world_size):
-        environment = os.environ | {
-            "OMP_NUM_THREADS": "1",
-            "PYTHONWARNINGS": "ignore",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-        if world_size > 1:
-            environment |= {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(world_size),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "ACCELERATE_USE_CPU": "true",
-            }
-        command = [sys.executable, str(WORKER), str(folder / "weightgate.yaml")]
-        with (folder / f"messages-{rank}.txt").open("w") as messages:
-            workers.append(
-                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=messages, text=True)
-            )
-    try:
-        outputs = [worker.communicate(timeout=300)[0] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    messages_of = [(folder / f"messages-{rank}.txt").read_text()[-3000:] for rank in range(world_size)]
-    assert all(worker.returncode == 0 for worker in workers), messages_of
-    return json.loads(outputs[0].splitlines()[-1])
+def _run_processes(folder: Path, processes: int) -> dict:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable]
+    if processes > 1:
+        environment["ACCELERATE_USE_CPU"] = "true"
+        # The processes meet at a port that is theirs from the start: one that was only free a moment ago may be taken.
+        command += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=0"]
+        command += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
+    command += [str(WORKER), str(folder / "weightgate.yaml")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune", "reward"])

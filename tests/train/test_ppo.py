@@ -192,7 +192,7 @@ class Together:
     """Two processes as two threads: each hands in its tensor and both get the sum."""
 
     def __init__(self):
-        self.barrier = threading.Barrier(2, timeout=30)
+        self.barrier = threading.Barrier(2, timeout=300)
         self.handed = {}
 
     def reduce_of(self, rank):

@@ -10,6 +10,15 @@ import pytest
 from scene import Scene, open_scene
 from servers import PASSWORD, PASSWORD_VARIABLE, Postgres, postgres, programs
 
+from eventually import LIMIT_SECONDS
+from weightgate.watch import outbox
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver of alarms that a busy machine holds up is none that hangs."""
+    monkeypatch.setattr(outbox, "ATTEMPT_SECONDS", LIMIT_SECONDS)
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:

@@ -10,7 +10,7 @@ Arguments: control file, log file, ready file. The control file is JSON and read
 | `status` | answer with this status instead |
 | `text` | answer every prompt with this text |
 | `served` | call the served model so |
-| `seconds` | wait so long before every answer |
+| `answers` | give so many answers, and hold the others until the file is written anew |
 | `hook_status` | what the receiver answers |
 | `hook_seconds` | how long it takes to answer |
 
@@ -22,7 +22,11 @@ POST /v1/chat/completions is the endpoint. POST /hook is the receiver; what it t
 from __future__ import annotations
 
 import json
+import math
+import os
 import random
+import select
+import socket
 import sys
 import threading
 import time
@@ -39,6 +43,7 @@ ADVICE = (
 
 
 _asked: Counter[str] = Counter()
+_given: Counter[int] = Counter()
 _lock = threading.Lock()
 
 
@@ -67,15 +72,17 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer the endpoint's route and the receiver's."""
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        control = json.loads(self.control_path.read_text(encoding="utf-8"))
         if self.path == "/hook":
+            control = json.loads(self.control_path.read_text(encoding="utf-8"))
             line = {"key": self.headers["idempotency-key"], "token": self.headers.get("authorization"), "body": body}
             with self.log_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             time.sleep(control.get("hook_seconds", 0))
             self._reply(control.get("hook_status", 200), {})
             return
-        time.sleep(control.get("seconds", 0))
+        if (control := self._held()) is None:
+            self.close_connection = True
+            return
         if "status" in control:
             self._reply(control["status"], {"error": {"message": "not now"}})
             return
@@ -83,6 +90,23 @@ class Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 5, "completion_tokens": 9}
         self._reply(200, {"model": control.get("served", "moving-1"), "choices": [choice], "usage": usage})
+
+    def _held(self) -> dict[str, Any] | None:
+        """Wait until this request may be answered, and return what is wanted then; None where its client is gone."""
+        while not self._is_left():
+            with self.control_path.open(encoding="utf-8") as file, _lock:
+                written = os.fstat(file.fileno()).st_mtime_ns
+                control: dict[str, Any] = json.load(file)
+                if _given[written] < control.get("answers", math.inf):
+                    _given[written] += 1
+                    return control
+            time.sleep(0.01)
+        return None
+
+    def _is_left(self) -> bool:
+        """Whether the client has closed its end."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def _reply(self, status: int, data: dict[str, Any]) -> None:
         content = json.dumps(data).encode()
@@ -95,8 +119,14 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """Lets as many callers queue as any test sends at once; who finds no room asks again only a second later."""
+
+    request_queue_size = 64
+
+
 if __name__ == "__main__":
     Handler.control_path, Handler.log_path = Path(sys.argv[1]), Path(sys.argv[2])
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     Path(sys.argv[3]).write_text(str(server.server_address[1]), encoding="utf-8")
     server.serve_forever()

@@ -18,6 +18,10 @@ from weightgate import cli
 from weightgate.watch import History, Watch, load_config
 
 PROMPTS = 16
+_PATIENT = {"retries": 0, "max_concurrency": 8, "timeout_seconds": 600}
+"""A question that is held is no question that failed, however long the machine stands still."""
+
+CALM, MOVED = {"refuses": 0.05}, {"refuses": 0.95}
 
 
 @dataclass(kw_only=True)
@@ -79,6 +83,15 @@ class Scene:
         return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
+def calm(scene: Scene, *, looks: int) -> None:
+    """Take the baseline and some looks at an endpoint that does not change."""
+    scene.configure(alarm={"alpha": 0.001})
+    scene.behave(**CALM)
+    assert scene.once()["state"] == "baseline"
+    for _ in range(looks):
+        assert scene.once()["state"] == "quiet"
+
+
 def write_suite(path: Path, prompts: int = PROMPTS) -> None:
     """Write facts that can be right or wrong, and questions that can be declined."""
     rows = []
@@ -109,7 +122,7 @@ def open_scene(tmp_path: Path) -> Iterator[Scene]:
         found.configure(
             version=1,
             name="moving",
-            target={"url": f"{address}/v1", "model": "moving", "retries": 0, "max_concurrency": 8},
+            target={"url": f"{address}/v1", "model": "moving", **_PATIENT},
             ask={"suite": "suite.jsonl", "temperature": 1.0, "max_tokens": 64},
             history={"url": "watch.db"},
         )

@@ -16,8 +16,11 @@ from typing import Any
 
 import psycopg
 
+from eventually import LIMIT_SECONDS
+
 PASSWORD = "not-a-secret"
 PASSWORD_VARIABLE = "WATCH_TEST_PASSWORD"
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +74,31 @@ def postgres(folder: Path) -> Iterator[Postgres]:
             password_file,
             **as_user,
         )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        options = f"-h 127.0.0.1 -p {port} -k {data} -c fsync=off"
-        _run(folder / "pg_ctl", "-D", cluster, "-w", "-l", data / "log", "-o", options, "start", **as_user)
+        port = _started(folder / "pg_ctl", cluster, **as_user)
         try:
             yield Postgres(port=port)
         finally:
             _run(folder / "pg_ctl", "-D", cluster, "-w", "-m", "immediate", "stop", **as_user)
     finally:
         shutil.rmtree(data, ignore_errors=True)
+
+
+def _started(pg_ctl: Path, cluster: Path, **as_user: Any) -> int:
+    """Start the server and return its port. It takes none for "any", and a port that is free may soon be another's."""
+    for attempt in range(_ATTEMPTS):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        options = f"-h 127.0.0.1 -p {port} -k {cluster.parent} -c fsync=off"
+        log = cluster.parent / f"log-{attempt}"
+        try:
+            _run(pg_ctl, "-D", cluster, "-w", "-t", int(LIMIT_SECONDS), "-l", log, "-o", options, "start", **as_user)
+        except RuntimeError:
+            if "could not bind" not in log.read_text(encoding="utf-8", errors="replace"):
+                raise
+        else:
+            return port
+    raise RuntimeError(f"{_ATTEMPTS} ports that were free were taken a moment later")
 
 
 def _run(*command: Any, **as_user: Any) -> None:

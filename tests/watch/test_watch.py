@@ -7,32 +7,21 @@ that two looks do not show that is below 1e-6. Where it waits for none, alpha is
 from __future__ import annotations
 
 import json
-import os
-import resource
 import signal
-import threading
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from scene import PROMPTS, Scene
+from scene import CALM, MOVED, PROMPTS, Scene, calm
 
+from eventually import LIMIT_SECONDS, wait_until
 from weightgate.errors import WatchError
-from weightgate.watch import Outcome, Watch, load_config, outbox, run
+from weightgate.watch import History, outbox
 from weightgate.watch.look import replay
 from weightgate.watch.outbox import letters
 
-CALM, MOVED = {"refuses": 0.05}, {"refuses": 0.95}
 QUESTIONS = 2 * PROMPTS
-
-
-def _calm(scene: Scene, *, looks: int) -> None:
-    """Take the baseline and some looks at an endpoint that does not change."""
-    scene.configure(alarm={"alpha": 0.001})
-    scene.behave(**CALM)
-    assert scene.once()["state"] == "baseline"
-    for _ in range(looks):
-        assert scene.once()["state"] == "quiet"
 
 
 def _until_alarm(scene: Scene, *, at_most: int = 4) -> dict[str, object]:
@@ -47,7 +36,7 @@ def test_one_change_is_one_alarm_until_a_new_baseline(any_scene: Scene) -> None:
     scene = any_scene
     hook = {"url": f"{scene.address}/hook"}
     scene.configure(alarm={"file": "alarm.json", "report": "alarm.html", "webhooks": [hook]}, report="status.html")
-    _calm(scene, looks=2)
+    calm(scene, looks=2)
     scene.behave(**MOVED)
     first = _until_alarm(scene)
     again = scene.once()
@@ -71,7 +60,7 @@ def test_one_change_is_one_alarm_until_a_new_baseline(any_scene: Scene) -> None:
 
 
 def test_an_acknowledged_change_alarms_no_more_and_the_next_one_does(scene: Scene) -> None:
-    _calm(scene, looks=2)
+    calm(scene, looks=2)
     scene.behave(**MOVED)
     _until_alarm(scene)
     assert scene.run("--acknowledge", "--reason", "known").exit_code == 0
@@ -84,7 +73,7 @@ def test_an_acknowledged_change_alarms_no_more_and_the_next_one_does(scene: Scen
 
 def test_an_outage_is_no_change(any_scene: Scene) -> None:
     scene = any_scene
-    _calm(scene, looks=2)
+    calm(scene, looks=2)
     scene.behave(status=500)
     outcome = scene.once()
     assert (outcome["state"], outcome["exit_code"]) == ("outage", 3)
@@ -99,7 +88,7 @@ def test_an_outage_is_no_change(any_scene: Scene) -> None:
 
 
 def test_what_a_look_says_can_be_computed_again(any_scene: Scene) -> None:
-    _calm(any_scene, looks=3)
+    calm(any_scene, looks=3)
     with any_scene.history() as history:
         baseline = history.baseline()
         before = history.state(baseline.number).to_json()
@@ -111,27 +100,15 @@ def test_what_a_look_says_can_be_computed_again(any_scene: Scene) -> None:
 
 
 def test_killed_at_any_moment_nothing_is_lost_and_nothing_counts_twice(any_scene: Scene) -> None:
-    """SIGKILL in the middle of looks, at moments all over them, until three looks came through."""
+    """SIGKILL in the middle of looks, at moments all over them."""
     scene = any_scene
-    _calm(scene, looks=1)
-    scene.behave(**CALM, seconds=0.02)
-    kills = 0
-    while kills < 5:
-        process = scene.process("--once")
+    calm(scene, looks=1)
+    scene.configure(alarm={"alpha": 1e-6})  # which answers are drawn depends on where the kills fall
+    for _ in range(5):
+        scene.behave(**CALM, answers=6)  # the other questions are held, so that the look cannot end before the kill
         with scene.history() as history:
-            before = history.looks(limit=1)[0].look
-            wanted = 3 + 5 * kills
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline and process.poll() is None:
-                newest = history.looks(limit=1)[0]
-                if newest.state == "open" and len(history.answers(newest.look)) >= wanted:
-                    break
-            answered = set(history.answers(newest.look)) if newest.look >= before else set()
-            process.kill()
-            process.communicate()
-            kept = history.answers(newest.look)
-            assert answered <= set(kept)
-        kills += 1
+            _kill_in_a_look(scene, history, answers=4)
+    scene.behave(**CALM)
     assert scene.once()["state"] == "quiet"
     with scene.history() as history:
         done = history.looks(state="done")
@@ -142,52 +119,51 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_counts_twice(any_scene
         assert replay(history, baseline).to_json() == history.state(baseline.number).to_json()
 
 
+def _kill_in_a_look(scene: Scene, history: History, *, answers: int) -> None:
+    """Start a process and kill it at least so many answers later. What was seen of them before is there after."""
+
+    def kept() -> set[tuple[str, int]]:
+        newest = history.looks(limit=1)[0]
+        return set(history.answers(newest.look)) if newest.state == "open" else set()
+
+    wanted = len(kept()) + answers
+    process = scene.process("--once")
+    wait_until(lambda: len(kept()) >= wanted or process.poll() is not None, "answers of a look")
+    seen = kept()
+    process.kill()
+    out, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, out + err
+    assert seen <= kept()
+    wait_until(lambda: _is_free(history), "a lock that is taken from the dead")
+
+
+def _is_free(history: History) -> bool:
+    try:
+        with history.database.lock("moving"):
+            return True
+    except WatchError:
+        return False
+
+
 def test_two_processes_cannot_be_at_one_watch(any_scene: Scene) -> None:
     scene = any_scene
-    _calm(scene, looks=0)
-    scene.behave(**CALM, seconds=0.3)
+    calm(scene, looks=0)
+    scene.behave(**CALM, answers=8)
     process = scene.process("--once")
     with scene.history() as history:
-        while process.poll() is None and not history.looks(state="open"):
-            time.sleep(0.01)
+        wait_until(lambda: history.looks(state="open") or process.poll() is not None, "a look that has begun")
     second = scene.run("--once")
     assert second.exit_code == 2
     assert "another process is at the watch 'moving'" in second.output
+    scene.behave(**CALM)
     out, err = process.communicate()
     assert process.returncode == 0, out + err
-
-
-def test_the_schedule_ends_with_a_signal_and_goes_on_afterwards(scene: Scene) -> None:
-    _calm(scene, looks=0)
-    scene.configure(every="1s")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        process = scene.process("--json")
-        lines = [json.loads(process.stdout.readline()) for _ in range(2)]  # type: ignore[union-attr]
-        process.send_signal(number)
-        _, err = process.communicate(timeout=30)
-        assert (process.returncode, err) == (0, "")
-        assert [line["state"] for line in lines] == ["quiet", "quiet"]
-    with scene.history() as history:
-        assert len(history.looks(state="done", kind="look")) >= 4
-
-
-def test_the_schedule_outlives_an_outage(scene: Scene) -> None:
-    _calm(scene, looks=0)
-    scene.configure(every="1s")
-    scene.behave(status=503)
-    process = scene.process("--json")
-    assert json.loads(process.stdout.readline())["state"] == "outage"  # type: ignore[union-attr]
-    scene.behave(**CALM)
-    states = [json.loads(process.stdout.readline())["state"] for _ in range(2)]  # type: ignore[union-attr]
-    process.terminate()
-    process.communicate(timeout=30)
-    assert "quiet" in states
 
 
 @pytest.mark.parametrize("started_at", ["2031-03-30T02:30:00.000+00:00", "1999-10-31T02:30:00.000+00:00"])
 def test_a_clock_that_was_set_stops_nothing(scene: Scene, started_at: str) -> None:
     """The last look seems to lie in the future or in another century, and one that is open too."""
-    _calm(scene, looks=1)
+    calm(scene, looks=1)
     with scene.history() as history:
         history.begin_look(history.baseline(), "look")
         history.database.run("UPDATE watch_looks SET started_at = ? WHERE kind = 'look'", started_at)
@@ -195,7 +171,7 @@ def test_a_clock_that_was_set_stops_nothing(scene: Scene, started_at: str) -> No
     process = scene.process("--json")
     assert json.loads(process.stdout.readline())["state"] == "quiet"  # type: ignore[union-attr]
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=LIMIT_SECONDS)
     with scene.history() as history:
         assert [row.state for row in history.looks(kind="look")] == ["done", "abandoned", "done"]
 
@@ -206,7 +182,7 @@ def test_a_receiver_that_is_down_gets_its_alarm_later_and_can_tell_repeats(
     monkeypatch.setenv("HOOK", f"{scene.address}/hook")
     monkeypatch.setenv("HOOK_TOKEN", "quite-secret")
     scene.configure(alarm={"webhooks": [{"url_variable": "HOOK", "token_variable": "HOOK_TOKEN"}]})
-    _calm(scene, looks=2)
+    calm(scene, looks=2)
     scene.behave(**MOVED, hook_status=500)
     outcome = _until_alarm(scene)
     assert outcome["undelivered"] == 1
@@ -225,8 +201,8 @@ def test_a_receiver_that_is_down_gets_its_alarm_later_and_can_tell_repeats(
 def test_a_receiver_that_hangs_costs_a_look_one_short_attempt(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "ATTEMPT_SECONDS", 0.2)
     scene.configure(alarm={"webhooks": [{"url": f"{scene.address}/hook"}]})
-    _calm(scene, looks=2)
-    scene.behave(**MOVED, hook_seconds=5)
+    calm(scene, looks=2)
+    scene.behave(**MOVED, hook_seconds=3600)
     assert _until_alarm(scene)["undelivered"] == 1
     with scene.history() as history:
         assert letters(history)[0].last_error == "no answer within 0.2 s"
@@ -250,39 +226,8 @@ def test_a_file_that_cannot_be_written_keeps_no_letter_and_no_other_file_back(sc
     assert (scene.folder / "missing" / "alarm.json").exists()
 
 
-class _Impatient(threading.Event):
-    """Does not wait."""
-
-    def wait(self, timeout: float | None = None) -> bool:
-        return self.is_set()
-
-
-def test_after_a_mistake_the_schedule_asks_no_sooner_than_the_next_look_is_due(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise what goes wrong behind a look would make it look every minute, and pay for it."""
-    _calm(scene, looks=1)
-    scene.configure(every="1h")
-    waits: list[float] = []
-    outcomes = iter([Outcome(state="quiet", message="", exit_code=0), WatchError("later"), KeyboardInterrupt()])
-
-    def look(*_: object) -> Outcome:
-        outcome = next(outcomes)
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    monkeypatch.setattr(run, "Event", _Impatient)
-    monkeypatch.setattr(run, "look_once", look)
-    monkeypatch.setattr(run, "_wait", lambda *arguments: waits.append(arguments[-1]))
-    told: list[object] = []
-    run.run_on_schedule(Watch.of(load_config(scene.path), scene.folder), told.append)
-    assert len(told) == 2
-    assert [wait > 3_000 for wait in waits] == [True, True, True]  # before each of the three looks
-
-
 def test_a_history_that_somebody_edited_is_a_mistake_and_a_new_baseline_mends_it(scene: Scene) -> None:
-    _calm(scene, looks=1)
+    calm(scene, looks=1)
     for edit, said in (
         ("UPDATE watch_answers SET reply = substr(reply, 1, 9)", "an answer that cannot be read"),
         ("DELETE FROM watch_suites", "does not hold what the baseline was asked"),
@@ -297,7 +242,7 @@ def test_a_history_that_somebody_edited_is_a_mistake_and_a_new_baseline_mends_it
 
 
 def test_a_baseline_that_was_deleted_is_taken_anew_from_fresh_answers(scene: Scene) -> None:
-    _calm(scene, looks=1)
+    calm(scene, looks=1)
     with scene.history() as history:
         for table in ("watch_baselines", "watch_states"):
             history.database.run(f"DELETE FROM {table}")
@@ -307,21 +252,22 @@ def test_a_baseline_that_was_deleted_is_taken_anew_from_fresh_answers(scene: Sce
         assert len(history.looks(baseline=2, state="done", kind="baseline")) == 3
 
 
-def _with_little_room() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_WITH_LITTLE_ROOM = """
+import resource, signal
+from weightgate.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+main()
+"""
 
 
 def test_a_full_disk_is_said_and_nothing_that_was_kept_is_lost(scene: Scene) -> None:
     """The limit on the size of a file stands in for a full disk: both make a write fail half way."""
-    _calm(scene, looks=1)
+    calm(scene, looks=1)
     with scene.history() as history:
         before = history.database.rows("SELECT COUNT(*) FROM watch_answers")[0][0]
-    pid = os.fork()
-    if pid == 0:
-        _with_little_room()
-        os._exit(scene.run("--once").exit_code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+    command = [sys.executable, "-c", _WITH_LITTLE_ROOM, "watch", str(scene.path), "--once"]
+    assert subprocess.run(command, capture_output=True).returncode == 2
     assert scene.once()["state"] == "quiet"
     with scene.history() as history:
         assert history.database.rows("PRAGMA integrity_check") == [("ok",)]
@@ -354,7 +300,7 @@ def test_a_server_that_is_not_there_is_said_without_the_password(scene: Scene, m
 
 def test_half_written_files_are_written_again(scene: Scene) -> None:
     scene.configure(alarm={"file": "alarm.json", "report": "alarm.html"})
-    _calm(scene, looks=2)
+    calm(scene, looks=2)
     scene.behave(**MOVED)
     _until_alarm(scene)
     whole = (scene.folder / "alarm.json").read_bytes()
@@ -367,7 +313,7 @@ def test_half_written_files_are_written_again(scene: Scene) -> None:
 
 
 def test_other_questions_need_a_new_baseline(scene: Scene) -> None:
-    _calm(scene, looks=0)
+    calm(scene, looks=0)
     scene.configure(ask={"temperature": 0.2})
     result = scene.run("--once")
     assert result.exit_code == 2
@@ -377,7 +323,7 @@ def test_other_questions_need_a_new_baseline(scene: Scene) -> None:
 
 
 def test_a_budget_of_the_day_leaves_a_look_out(scene: Scene) -> None:
-    _calm(scene, looks=1)
+    calm(scene, looks=1)
     scene.configure(budget={"calls_per_day": 5 * QUESTIONS - 1})
     outcome = scene.once()
     assert (outcome["state"], outcome["exit_code"]) == ("budget", 3)
@@ -395,7 +341,7 @@ def test_a_key_that_is_not_set_is_a_mistake(scene: Scene, monkeypatch: pytest.Mo
 def test_untrusted_text_is_harmless_everywhere(scene: Scene) -> None:
     nasty = "<script>alert(1)</script>\x1b[31m\u202e [link](javascript:x)"
     scene.configure(alarm={"file": "alarm.json", "report": "alarm.html"}, report="status.html")
-    _calm(scene, looks=2)
+    calm(scene, looks=2)
     scene.behave(text=nasty)
     scene.once()
     result = scene.run("--once")

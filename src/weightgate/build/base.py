@@ -7,10 +7,10 @@ from typing import Any
 
 from weightgate.build.facts import Facts
 from weightgate.build.workspace import CODE, Workspace
-from weightgate.errors import RecipeError, StoreError
+from weightgate.errors import RecipeError
 from weightgate.store import Result, Store, digest_json
 from weightgate.store.records import WITHOUT_REF, recording_time
-from weightgate.train.checkpoints import MODEL_CONFIG, damaged_objects, publish
+from weightgate.train.checkpoints import MODEL_CONFIG, publish
 from weightgate.train.models import load_base, saved_tensors
 
 STAGE = WITHOUT_REF
@@ -36,8 +36,8 @@ def base_checkpoint(workspace: Workspace, facts: Facts, *, restart: bool) -> str
         "code": CODE,
     }
     key = digest_json(inputs)
-    known = workspace.store.results(key)
-    if known and not (restart and damage_of(workspace.store, known[-1].checkpoint, contents=True)):
+    known = earlier_runs(workspace.store, key)
+    if known and not (restart and workspace.store.flaws(known[-1].checkpoint, contents=True).digests):
         return known[-1].checkpoint
     model = load_base(base, workspace.folder, device=workspace.device, precision=None)
     config = json.dumps(facts.config, sort_keys=True, indent=2).encode()
@@ -57,9 +57,9 @@ def base_checkpoint(workspace: Workspace, facts: Facts, *, restart: bool) -> str
     return checkpoint
 
 
-def damage_of(store: Store, checkpoint: str, *, contents: bool) -> list[str]:
-    """Digests of what a checkpoint lacks or what is cut short in it; with `contents`, also of what has other bytes."""
-    try:
-        return damaged_objects(store, checkpoint, contents=contents)
-    except StoreError:  # the manifest itself
-        return [checkpoint]
+def earlier_runs(store: Store, key: str) -> list[Result]:
+    """What runs with this key gave, oldest first; what was collected lately is brought back from the trash."""
+    found = store.results(key)
+    if not found and store.take_back_run(key):
+        found = store.results(key)
+    return found

@@ -7,7 +7,6 @@ into the record of the run, where the report finds them.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from weightgate.build.facts import Facts, Stage
 from weightgate.build.workspace import Workspace
-from weightgate.errors import DataError
+from weightgate.errors import CorruptError, DataError, StoreError
 from weightgate.plan.advice import pretraining
 from weightgate.plan.fit.builds import runs_of_stores
 from weightgate.plan.fit.forecast import forecast, refits
@@ -26,6 +25,7 @@ from weightgate.plan.fit.runs import usable
 from weightgate.plan.recipe_plan import StagePlan
 from weightgate.stats import Estimate, Measurement, Unmeasured
 from weightgate.store import digest_bytes
+from weightgate.store.fs import LocalFs, publish_temporary, write_temporary
 
 SECONDS, LOSS = "seconds", "holdout.bits_per_byte"
 """What is forecast: seconds of training, and the hold-out loss under the name of its measurement."""
@@ -48,7 +48,7 @@ def stage_forecasts(
 def _loss(workspace: Workspace, data: str, plan: StagePlan) -> Measurement:
     try:
         runs = usable(runs_of_stores([workspace.store.root], data=data))
-    except DataError as problem:
+    except (DataError, CorruptError) as problem:
         return Unmeasured(reason=f"no law of this recipe's own builds: {problem.what}")
     compared = compare(runs)
     drawn = refits(runs, compared, draws=_DRAWS)
@@ -73,11 +73,10 @@ def remember_forecasts(workspace: Workspace, facts: Facts, forecasts: Mapping[st
         for stage in workspace.recipe.stages
     }
     path = _path(workspace)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    with suppress(OSError):
+    with suppress(OSError, StoreError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(document), encoding="utf-8")
-        temporary.replace(path)
+        temporary = write_temporary(LocalFs(), workspace.store.root / "tmp", (json.dumps(document).encode(),))
+        publish_temporary(LocalFs(), temporary, path, replace=True)
 
 
 def recall_forecast(workspace: Workspace, facts: Facts, stage: Stage) -> dict[str, Any]:

@@ -13,12 +13,14 @@ from weightgate.contract.gate import judge
 from weightgate.errors import GateFailed
 from weightgate.plan.advice import EXCESS_COMPUTE, excess_measurement, planned_run, pretraining
 from weightgate.recipe import Recipe
+from weightgate.store.lease import in_use
 
 
 def lock_contract(workspace: Workspace) -> dict[str, Any]:
     """Find the facts, refuse what must not be agreed to, and write `weightgate.lock`."""
-    facts = find_facts(workspace)
-    refuse_contamination(workspace, facts.suite)
+    with in_use(workspace.store.root):
+        facts = find_facts(workspace)
+        refuse_contamination(workspace, facts.suite)
     refuse_unmeasurable(workspace.recipe, facts)
     _refuse_poor_budget(workspace.recipe, facts.contract)
     lock.write_lock(workspace.lock_path, facts.contract)

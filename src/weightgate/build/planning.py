@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
+from weightgate.build.base import earlier_runs
 from weightgate.build.facts import Facts, Stage, find_facts
 from weightgate.build.forecasts import LOSS, remember_forecasts, stage_forecasts
 from weightgate.build.pace import as_in_a_build, paced, probe_speed, unprobed
-from weightgate.build.run_key import stage_inputs
+from weightgate.build.run_key import recorded_inputs, stage_inputs
 from weightgate.build.workspace import Workspace
 from weightgate.data.rows import PairRows
+from weightgate.errors import CorruptError
 from weightgate.plan import flops
 from weightgate.plan.advice import DEFAULT_LAW, data_advice, excess_compute, planned_run, pretraining
 from weightgate.plan.laws.saved import find_law
@@ -22,8 +25,10 @@ from weightgate.recipe import Align
 from weightgate.report.finding import Finding
 from weightgate.report.page import Block, Cell, Column, Figure, Findings, Headline, Page, Prose, Section, Table
 from weightgate.stats import Estimate, Measurement, Unmeasured
-from weightgate.store import Manifest, Store
-from weightgate.store.states import Recorded, Standing, State, state_of
+from weightgate.store import Store, digest_json
+from weightgate.store.lease import in_use
+from weightgate.store.records import measured_key
+from weightgate.store.states import Recorded, Standing, State, nearest_run, state_of
 
 _GIB = 2**30
 _SECONDS_PER_MINUTE = 60
@@ -38,6 +43,11 @@ def plan_build(workspace: Workspace, *, probe: bool, dollars_per_hour: float | N
         probe: time a few real training steps first.
         dollars_per_hour: price of this machine; None: no price is given.
     """
+    with in_use(workspace.store.root):
+        return _planned(workspace, probe=probe, dollars_per_hour=dollars_per_hour)
+
+
+def _planned(workspace: Workspace, *, probe: bool, dollars_per_hour: float | None) -> Page:
     facts = find_facts(workspace)
     with as_in_a_build(workspace):
         speed = probe_speed(workspace, facts) if probe else unprobed()
@@ -115,39 +125,59 @@ def _spending(workspace: Workspace, facts: Facts) -> tuple[Findings | Section, .
 
 
 def stage_standings(workspace: Workspace, facts: Facts) -> dict[str, Standing]:
-    """State of every stage against the store. What stands on a stage that must be rebuilt must be rebuilt as well."""
+    """State of every stage against the store. What stands on a stage that is built anew must be built anew as well.
+
+    A damaged checkpoint is made again with the same bytes, so what stands on it is not touched by that.
+    """
     standings: dict[str, Standing] = {}
     for stage in workspace.recipe.stages:
         ancestors = [workspace.recipe.parent_name(stage.name)]
         if isinstance(stage, Align):
             ancestors.append(workspace.recipe.reward_name(stage.name))
-        rebuilt = [name for name in ancestors if name and standings[name].state not in (State.FRESH, State.BLOCKED)]
+        rebuilt = [name for name in ancestors if name and standings[name].is_built_anew]
         if rebuilt:
-            recorded = _recorded(workspace.store, stage)
-            reason = f"{rebuilt[0]} will be rebuilt first" if recorded else "never built"
-            standings[stage.name] = Standing(state=State.STALE if recorded else State.MISSING, reason=reason)
+            standings[stage.name] = _standing_on(rebuilt[0], was_built=bool(_all_runs(workspace.store, stage)))
             continue
         ids = [standings[name].checkpoint if name else None for name in ancestors]
         wanted = stage_inputs(workspace, facts, stage, ids[0], ids[1] if len(ids) > 1 else None)
-        standings[stage.name] = state_of(wanted, _recorded(workspace.store, stage))
+        standings[stage.name] = _standing(workspace.store, stage, wanted)
     return standings
 
 
-def _recorded(store: Store, stage: Stage) -> list[Recorded]:
+def _standing_on(parent: str, *, was_built: bool) -> Standing:
+    if was_built:
+        return Standing(state=State.STALE, reason=f"{parent} will be rebuilt first")
+    return Standing(state=State.MISSING, reason="never built")
+
+
+def _standing(store: Store, stage: Stage, wanted: Mapping[str, Any]) -> Standing:
+    """Compare with the runs that had exactly these inputs; only where there are none, with all of the stage."""
+    try:
+        newest_first = [result.checkpoint for result in reversed(earlier_runs(store, digest_json(wanted)))]
+    except CorruptError as error:
+        return Standing(state=State.CORRUPT, reason=f"the record of its run cannot be read: {error.where}")
+    same = [Recorded(inputs=wanted, checkpoint=each) for each in reversed(list(dict.fromkeys(newest_first)))]
+    # A checkpoint with these inputs of which no result tells is of a build that was killed: it counts for nothing.
+    runs = same or [run for run in _all_runs(store, stage) if run.inputs != wanted]
+    nearest = nearest_run(wanted, runs)
+    return state_of(wanted, [_judged(store, run) if run is nearest else run for run in runs])
+
+
+def _all_runs(store: Store, stage: Stage) -> list[Recorded]:
     return [
-        _recorded_run(store, manifest)
-        for manifest in store.lineage()
+        Recorded(inputs=recorded_inputs(manifest), checkpoint=manifest.id)
+        for manifest in store.readable_manifests()
         if manifest.stage == stage.name and manifest.stage_kind == stage.kind
     ]
 
 
-def _recorded_run(store: Store, manifest: Manifest) -> Recorded:
-    results = store.results(f"measured:{manifest.id}")
+def _judged(store: Store, run: Recorded) -> Recorded:
+    """The run with what is wrong with its checkpoint, and what the gates said."""
+    results = store.results(measured_key(run.checkpoint))
     verdicts = results[-1].verdicts if results else ()
     failed = tuple(str(v["condition"]) for v in verdicts if v["status"] in ("failed", "not measured"))
-    inputs = {name: value for name, value in manifest.inputs.items() if name != "key"}
-    missing = tuple(digest for digest in manifest.objects() if not store.has(digest))
-    return Recorded(inputs=inputs, checkpoint=manifest.id, failed_gates=failed, missing=missing)
+    flaws = store.flaws(run.checkpoint)
+    return replace(run, failed_gates=failed, missing=flaws.missing, damaged=flaws.damaged)
 
 
 def _stage_data(facts: Facts, stage: Stage) -> StageData:
@@ -165,7 +195,7 @@ def _page(
     speed: Speed,
     dollars_per_hour: float | None,
 ) -> Page:
-    todo = [plan for plan in plans if standings[plan.name].state not in (State.FRESH, State.UNVERIFIED)]
+    todo = [plan for plan in plans if standings[plan.name].is_built_anew or standings[plan.name].is_unusable]
     seconds = [plan.seconds for plan in todo]
     text = f"{len(todo)} of {len(plans)} stages would be built" if todo else "nothing would be rebuilt"
     figures = (
@@ -178,6 +208,12 @@ def _page(
         Headline(severity="note", text=text, figures=figures),
         _plan_table(plans, standings, dollars_per_hour),
     ]
+    unusable = [name for name, standing in standings.items() if standing.is_unusable]
+    if unusable:
+        text = (
+            f"The checkpoint of {', '.join(unusable)} is damaged or not all there, and `weightgate build` would stop: "
+        )
+        blocks.append(Prose(text=f"{text}`weightgate build --restart` makes it again, which gives the same bytes."))
     budget = workspace.recipe.budget.minutes
     known = [s.value for s in seconds if isinstance(s, Estimate)]
     if budget is not None and len(known) == len(seconds) and sum(known) > budget * _SECONDS_PER_MINUTE:

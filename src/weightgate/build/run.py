@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from weightgate.build.base import base_checkpoint, damage_of
+from weightgate.build.base import STAGE as BASE
+from weightgate.build.base import base_checkpoint, earlier_runs
 from weightgate.build.events import Observer, Progressed
 from weightgate.build.facts import Facts, Stage, find_facts, refuse_contamination
 from weightgate.build.forecasts import recall_forecast
@@ -19,16 +20,17 @@ from weightgate.build.judging import Judging
 from weightgate.build.measurable import refuse_unmeasurable
 from weightgate.build.run_key import stage_inputs
 from weightgate.build.signals import stop_on_signals
+from weightgate.build.starting import Entry
 from weightgate.build.stopwatch import Stopwatch
 from weightgate.build.workspace import Workspace
 from weightgate.contract import lock
-from weightgate.errors import CorruptError, LockError, RecipeError, StoreError
+from weightgate.errors import CorruptError, RecipeError, StoreError
 from weightgate.lineage import training_cost
 from weightgate.recipe import Align, Pretrain, Recipe
-from weightgate.store import Manifest, Result, digest_json, require_free_space
-from weightgate.store.lease import exclusive
+from weightgate.store import Result, digest_json, require_free_space
+from weightgate.store.lease import exclusive, in_use
 from weightgate.store.objects import MEND_DAMAGE
-from weightgate.store.records import measured_key, recording_time
+from weightgate.store.records import recording_time
 from weightgate.store.resume import clear
 from weightgate.train.adapters import require_4bit
 from weightgate.train.checkpoints import (
@@ -77,6 +79,11 @@ def build_model(
     Raises `LockError` when the contract does not hold, `StoreError` when the disk is too small, `TrainingStopped`
     when the loop refuses to go on. A failed gate is no exception: the outcome says so.
     """
+    with in_use(workspace.store.root):
+        return _build(workspace, until, start, restart, observer)
+
+
+def _build(workspace: Workspace, until: str | None, start: str | None, restart: bool, observer: Observer) -> Outcome:
     locked = lock.read_lock(workspace.lock_path)
     if until is not None:
         workspace.recipe.stage(until)
@@ -144,14 +151,19 @@ class _Build:
         self.observer = observer
         self.restart = restart
         self.judging = Judging(workspace=workspace, facts=facts, observer=observer, watch=watch)
+        self.entry = Entry(workspace=workspace, facts=facts)
         self.checkpoints: dict[str, str] = {}
+        self.start: str | None = None
         self.skipped: set[str] = set()
 
     @cached_property
     def base(self) -> str | None:
         """The base model's checkpoint; None when the recipe starts from scratch."""
         with self.watch("store"):
-            return base_checkpoint(self.workspace, self.facts, restart=self.restart)
+            checkpoint = base_checkpoint(self.workspace, self.facts, restart=self.restart)
+        if checkpoint is not None:
+            self._claim(checkpoints={BASE: checkpoint})
+        return checkpoint
 
     def start_from(self, ref: str, until: str | None) -> None:
         """Take a checkpoint in place of the stage that made it and every policy stage before that.
@@ -160,25 +172,8 @@ class _Build:
         would be left to build up to `until`.
         """
         checkpoint = self.store.resolve(ref)
-        manifest = self.store.manifest(checkpoint)
+        manifest = self.entry.require_policy(ref, checkpoint)
         names = [stage.name for stage in self.recipe.stages]
-        if manifest.stage not in names:
-            raise RecipeError(
-                "the checkpoint was made by a stage that this recipe does not have",
-                where=ref,
-                expected=f"one of {', '.join(names)}",
-                found=manifest.stage,
-            )
-        if manifest.inputs.get("tokenizer") != self.facts.tokenizer.digest:
-            raise LockError(
-                "the checkpoint was trained with another tokenizer",
-                where=ref,
-                expected=self.facts.tokenizer.digest,
-                found=str(manifest.inputs.get("tokenizer")),
-            )
-        self._require_same_base(ref, manifest)
-        self._require_gates_passed(manifest.stage, checkpoint)
-        self.checkpoints[manifest.stage] = checkpoint
         self.skipped |= set(names[: names.index(manifest.stage) + 1])
         if until in self.skipped:
             raise RecipeError(
@@ -187,19 +182,8 @@ class _Build:
                 expected=f"one of {', '.join(name for name in names if name not in self.skipped) or 'no stage'}",
                 mend="leave out --until, or --from",
             )
-
-    def _require_same_base(self, ref: str, manifest: Manifest) -> None:
-        while manifest.parent is not None:
-            manifest = self.store.manifest(manifest.parent)
-        found = manifest.inputs.get("base")
-        if found != self.facts.base_digest:
-            raise LockError(
-                "the checkpoint descends from another base model",
-                where=ref,
-                expected=self.facts.base_digest or "a model trained from scratch",
-                found=str(found or "a model trained from scratch"),
-                mend="name the base it was trained on under base.model, or build without --from",
-            )
+        self.start = checkpoint
+        self._take(manifest.stage, checkpoint)
 
     def through(self, until: str | None) -> Outcome:
         for stage in self.recipe.stages:
@@ -226,24 +210,35 @@ class _Build:
             self.observer.stage_finished(stage.name, checkpoint, 0.0, True)
         else:
             checkpoint = self._train(stage, parent, reward, inputs, key)
-        self.checkpoints[stage.name] = checkpoint
+        self._take(stage.name, checkpoint)
         return self.judging.judge(stage, checkpoint, parent, reward)
+
+    def _take(self, name: str, checkpoint: str) -> None:
+        """Let later stages stand on this checkpoint, and collection let it be."""
+        self.checkpoints[name] = checkpoint
+        self._claim(checkpoints={name: checkpoint})
+
+    def _claim(self, **what: Mapping[str, str]) -> None:
+        """Say in the store what this recipe stands on; stages that it no longer has are given up."""
+        if self._is_main:
+            stages = {BASE, *(stage.name for stage in self.recipe.stages)}
+            self.store.claims.renew(self.workspace.recipe_path, stages, **what)
 
     def _reusable(self, name: str, key: str) -> str | None:
         """The checkpoint of an earlier run with these inputs; with `restart`, only if every byte is right.
 
         Raises `CorruptError` for a damaged one: whoever owns a failing disk wants to know before money is spent.
         """
-        results = self.store.results(key)
+        results = earlier_runs(self.store, key)
         if not results:
             return None
         checkpoint = results[-1].checkpoint
-        damaged = damage_of(self.store, checkpoint, contents=self.restart)
+        damaged = self.store.flaws(checkpoint, contents=self.restart).digests
         if not damaged:
             return checkpoint
         if not self.restart:
             raise CorruptError(
-                f"the checkpoint of stage {name!r} is damaged: {len(damaged)} objects are gone or cut short",
+                f"the checkpoint of stage {name!r} is damaged: {len(damaged)} objects are gone or not what was stored",
                 where=checkpoint,
                 found=damaged[0],
                 mend=MEND_DAMAGE,
@@ -265,24 +260,10 @@ class _Build:
         if not isinstance(stage, Align):
             return None
         name = self.recipe.reward_name(stage.name)
-        if name not in self.checkpoints:
+        if name not in self.checkpoints and self.start is not None:
             # A build that starts from a policy still needs the reward model that belongs to it.
-            checkpoint = self.store.refs().get(name)
-            if checkpoint is None:
-                raise RecipeError(f"stage {stage.name!r} has no reward model", mend="weightgate build")
-            self._require_gates_passed(name, checkpoint)
-            self.checkpoints[name] = checkpoint
+            self._take(name, self.entry.reward_model(name, policy=self.start))
         return self.checkpoints[name]
-
-    def _require_gates_passed(self, stage: str, checkpoint: str) -> None:
-        results = self.store.results(measured_key(checkpoint))
-        if not results or any(v["status"] in ("failed", "not measured") for v in results[-1].verdicts):
-            raise LockError(
-                "no stage may start from a checkpoint whose gates did not pass",
-                where=stage,
-                found=f"{checkpoint[3:15]} " + ("was never judged" if not results else "did not pass"),
-                mend=f"weightgate show {checkpoint[3:15]}",
-            )
 
     # Training
 
@@ -291,6 +272,7 @@ class _Build:
         self._require_free_disk(stage)
         job = self._job(stage, parent, reward)
         folder = self.store.root / "resume" / key[3:]
+        self._claim(runs={stage.name: key})
         began = time.monotonic()
         with exclusive(folder, f"stage {stage.name!r}") if self._is_main else nullcontext():
             kept, trained = self._run_loop(stage, job, folder)

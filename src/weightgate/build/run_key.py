@@ -7,6 +7,7 @@ from typing import Any
 
 from weightgate.build.facts import Facts, Stage
 from weightgate.build.workspace import CODE, Workspace
+from weightgate.store import Manifest
 
 
 def stage_inputs(
@@ -37,6 +38,11 @@ def stage_inputs(
     if is_first:
         inputs["architecture"] = _plain(facts.config)
     return inputs
+
+
+def recorded_inputs(manifest: Manifest) -> dict[str, Any]:
+    """The inputs that a checkpoint was made from, as `stage_inputs` gives them."""
+    return {name: value for name, value in manifest.inputs.items() if name != "key"}
 
 
 def _plain(value: Any) -> Any:

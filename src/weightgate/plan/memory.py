@@ -7,7 +7,7 @@ the interpreter, which together take several hundred MiB whatever the model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from weightgate.plan.flops import adapter_inputs, adapter_parameters, parameters, reward_parameters
@@ -53,6 +53,26 @@ class Memory:
         return self.weights + self.optimizer + passing
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One forward and backward pass of one process.
+
+    Fields:
+        rows, context: rows of a pass and tokens of a row, padding included.
+        checkpointing: every layer keeps its input only and is computed again (Chen et al. 2016).
+        adapter: what is trained on frozen weights; None: the weights themselves.
+        accumulating: whether an optimizer step takes several such passes.
+    """
+
+    rows: int
+    context: int
+    precision: Precision
+    kernel: Kernel = "matmul"
+    checkpointing: bool = False
+    adapter: Adapter | None = None
+    accumulating: bool = True
+
+
 def weight_bytes(precision: Precision) -> int:
     """Bytes of one weight as the network holds it."""
     return 2 if precision == "bf16" else 4
@@ -63,10 +83,8 @@ def compute_bytes(precision: Precision) -> int:
     return 4 if precision == "fp32" else 2
 
 
-def layer_activation_bytes(
-    shape: Shape, context: int, precision: Precision, kernel: Kernel, adapter: Adapter | None = None
-) -> int:
-    """Bytes a token that one layer keeps for the backward pass, in a row of `context` tokens.
+def layer_activation_bytes(shape: Shape, one: Pass) -> int:
+    """Bytes a token that one layer keeps for the backward pass, in a row of `one.context` tokens.
 
     With b bytes an activation, h the hidden size, q and k the widths of query and key heads, a heads, f the MLP's inner
     width: inputs of the matrices 2 b h + b q + b f; the gated MLP's gate, its activation and up projection 3 b f, or
@@ -77,14 +95,14 @@ def layer_activation_bytes(
     Frozen weights need no gradient, so with an adapter neither their inputs nor the norms' results are kept; the
     adapters keep theirs, in the format of their own weights.
     """
-    width = compute_bytes(precision)
-    if adapter is None:
+    width = compute_bytes(one.precision)
+    if one.adapter is None:
         inputs = width * (2 * shape.hidden_size + shape.query_size + shape.intermediate_size)
     else:
-        inputs = _adapter_input_bytes(shape, precision, adapter)
+        inputs = _adapter_input_bytes(shape, one.precision, one.adapter)
     inner = width * (3 if shape.family.gated_mlp else 4) * shape.intermediate_size
-    attention = _attention_bytes(shape, context, width, kernel)
-    return inputs + inner + attention + _norm_bytes(shape, width, frozen=adapter is not None)
+    attention = _attention_bytes(shape, one.context, width, one.kernel)
+    return inputs + inner + attention + _norm_bytes(shape, width, frozen=one.adapter is not None)
 
 
 def _adapter_input_bytes(shape: Shape, precision: Precision, adapter: Adapter) -> int:
@@ -121,27 +139,17 @@ def _norm_bytes(shape: Shape, width: int, *, frozen: bool) -> int:
     return hidden + (4 + result) * heads * shape.head_dim + 4 * heads
 
 
-def activation_bytes(
-    shape: Shape,
-    *,
-    rows: int,
-    context: int,
-    precision: Precision,
-    kernel: Kernel,
-    checkpointing: bool,
-    adapter: Adapter | None = None,
-) -> int:
-    """Bytes kept for the backward pass of `rows` rows, the loss apart.
+def activation_bytes(shape: Shape, one: Pass) -> int:
+    """Bytes kept for the backward pass, the loss apart.
 
-    With activation checkpointing every layer keeps its input only, and one layer at a time is computed again
-    (Chen et al. 2016).
+    With activation checkpointing one layer at a time is computed again, beside every layer's input.
     """
-    layer = layer_activation_bytes(shape, context, precision, kernel, adapter)
-    width = compute_bytes(precision)
-    final_norm = (4 + (2 if adapter is None else 1) * width) * shape.hidden_size + 4
-    every_layer = shape.num_layers * (width * shape.hidden_size if checkpointing else layer)
-    per_token = every_layer + (layer if checkpointing else 0)
-    return rows * context * (per_token + final_norm)
+    layer = layer_activation_bytes(shape, one)
+    width = compute_bytes(one.precision)
+    final_norm = (4 + (2 if one.adapter is None else 1) * width) * shape.hidden_size + 4
+    every_layer = shape.num_layers * (width * shape.hidden_size if one.checkpointing else layer)
+    per_token = every_layer + (layer if one.checkpointing else 0)
+    return one.rows * one.context * (per_token + final_norm)
 
 
 def logit_bytes(shape: Shape, *, rows: int, context: int, precision: Precision) -> int:
@@ -158,43 +166,24 @@ def key_value_cache_bytes(shape: Shape, *, rows: int, context: int, precision: P
     return 2 * shape.num_layers * shape.key_value_size * rows * context * compute_bytes(precision)
 
 
-def training_memory(
-    shape: Shape,
-    *,
-    rows: int,
-    context: int,
-    precision: Precision,
-    kernel: Kernel = "matmul",
-    checkpointing: bool = False,
-    adapter: Adapter | None = None,
-    reward: bool = False,
-    accumulating: bool = True,
-) -> Memory:
-    """Memory of one process that trains a language model (or reward model) on `rows` rows a pass.
+def training_memory(shape: Shape, one: Pass, *, reward: bool = False) -> Memory:
+    """Memory of one process that trains a language model (or reward model).
 
     Trained weights take their own bytes, an fp32 master copy where they are not fp32 themselves, fp32 gradients on the
     masters, the gradients of the pass itself, and two fp32 moments.
     """
+    precision, adapter = one.precision, one.adapter
     total = reward_parameters(shape) if reward else parameters(shape).total
     trained = total if adapter is None else adapter_parameters(shape, adapter)
     own = weight_bytes(precision) if adapter is None else _MASTER_BYTES
     masters = 0 if own == _MASTER_BYTES else _MASTER_BYTES
-    activations = activation_bytes(
-        shape,
-        rows=rows,
-        context=context,
-        precision=precision,
-        kernel=kernel,
-        checkpointing=checkpointing,
-        adapter=adapter,
-    )
     return Memory(
         weights=_held_weights(shape, total, precision, adapter) + trained * masters,
         gradients=trained * (own + masters),
         optimizer=trained * 2 * _MASTER_BYTES,
-        activations=activations,
-        logits=0 if reward else logit_bytes(shape, rows=rows, context=context, precision=precision),
-        accumulating=accumulating,
+        activations=activation_bytes(shape, one),
+        logits=0 if reward else logit_bytes(shape, rows=one.rows, context=one.context, precision=precision),
+        accumulating=one.accumulating,
     )
 
 
@@ -211,43 +200,23 @@ def _held_weights(shape: Shape, total: int, precision: Precision, adapter: Adapt
     return int(packed * _PACKED_BYTES) + (total - packed) * width + added
 
 
-def ppo_memory(
-    shape: Shape,
-    *,
-    rollout_rows: int,
-    rows: int,
-    context: int,
-    precision: Precision,
-    kernel: Kernel = "matmul",
-    checkpointing: bool = False,
-    adapter: Adapter | None = None,
-    accumulating: bool = True,
-) -> Memory:
+def ppo_memory(shape: Shape, one: Pass, *, rollout_rows: int) -> Memory:
     """Memory of one process of PPO: policy and value model trained, reward model and reference held.
 
     With an adapter the reference is the policy without it, so it takes nothing. `rollout_rows` completions are
-    generated at once, `rows` of them trained on a pass.
+    generated at once, `one.rows` of them trained on a pass.
     """
-    policy = training_memory(
-        shape,
-        rows=rows,
-        context=context,
-        precision=precision,
-        kernel=kernel,
-        checkpointing=checkpointing,
-        adapter=adapter,
-    )
-    value = training_memory(
-        shape, rows=rows, context=context, precision=precision, kernel=kernel, checkpointing=checkpointing, reward=True
-    )
-    width = weight_bytes(precision)
-    held = reward_parameters(shape) * width + (parameters(shape).total * width if adapter is None else 0)
+    policy = training_memory(shape, one)
+    value = training_memory(shape, replace(one, adapter=None), reward=True)
+    width = weight_bytes(one.precision)
+    held = reward_parameters(shape) * width + (parameters(shape).total * width if one.adapter is None else 0)
+    cache = key_value_cache_bytes(shape, rows=rollout_rows, context=one.context, precision=one.precision)
     return Memory(
         weights=policy.weights + value.weights + held,
         gradients=policy.gradients + value.gradients,
         optimizer=policy.optimizer + value.optimizer,
         activations=policy.activations + value.activations,
         logits=policy.logits,
-        key_value_cache=key_value_cache_bytes(shape, rows=rollout_rows, context=context, precision=precision),
-        accumulating=accumulating,
+        key_value_cache=cache,
+        accumulating=one.accumulating,
     )

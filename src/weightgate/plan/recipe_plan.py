@@ -9,7 +9,7 @@ from typing import Any
 
 from weightgate.errors import RecipeError
 from weightgate.plan import flops
-from weightgate.plan.memory import Kernel, Memory, Precision, ppo_memory, training_memory, weight_bytes
+from weightgate.plan.memory import Kernel, Memory, Pass, Precision, ppo_memory, training_memory, weight_bytes
 from weightgate.plan.resources import Disk, Speed, duration, stage_disk, together
 from weightgate.plan.shapes import Shape, read_shape
 from weightgate.recipe import Adapter, Align, Finetune, Pretrain, Recipe, Reward
@@ -113,16 +113,7 @@ def _plan_tokens(stage: Pretrain | Finetune, shape: Shape, data: StageData, mach
         parameters=total,
         trained_parameters=trained,
         flops=cost,
-        memory=training_memory(
-            shape,
-            rows=_rows(stage, machine),
-            context=stage.context,
-            precision=machine.precision,
-            kernel=machine.kernel,
-            checkpointing=stage.activation_checkpointing,
-            adapter=adapter,
-            accumulating=_rows(stage, machine) < _share(stage, machine),
-        ),
+        memory=training_memory(shape, _pass(stage, machine, context=stage.context, adapter=adapter)),
         disk=_disk(shape, machine, saved=total, trained=trained, tokens=data.tokens),
         seconds=duration(_recomputed(cost, stage.activation_checkpointing) / machine.processes, machine.speed.training),
     )
@@ -167,16 +158,7 @@ def _plan_reward(stage: Reward, shape: Shape, data: StageData, machine: Machine)
         parameters=total,
         trained_parameters=total,
         flops=cost,
-        memory=training_memory(
-            shape,
-            rows=2 * _rows(stage, machine),
-            context=stage.context,
-            precision=machine.precision,
-            kernel=machine.kernel,
-            checkpointing=stage.activation_checkpointing,
-            reward=True,
-            accumulating=_rows(stage, machine) < _share(stage, machine),
-        ),
+        memory=training_memory(shape, _pass(stage, machine, context=stage.context, sides=2), reward=True),
         disk=_disk(shape, machine, saved=total, trained=total, tokens=data.tokens),
         seconds=duration(_recomputed(cost, stage.activation_checkpointing) / machine.processes, machine.speed.training),
     )
@@ -184,7 +166,7 @@ def _plan_reward(stage: Reward, shape: Shape, data: StageData, machine: Machine)
 
 def _plan_align(stage: Align, shape: Shape, data: StageData, machine: Machine) -> StagePlan:
     """PPO: its rollouts run at the speed of sampling, everything else at the speed of training."""
-    episodes, parts = stage.updates * stage.batch, stage.ppo.minibatches
+    episodes = stage.updates * stage.batch
     completion = stage.ppo.completion_tokens
     prompt = round(min(stage.context, data.tokens / data.samples)) if data.samples else stage.context
     episode = flops.ppo_episode_flops(
@@ -207,29 +189,35 @@ def _plan_align(stage: Align, shape: Shape, data: StageData, machine: Machine) -
         flops=episodes * episode.total,
         memory=ppo_memory(
             shape,
+            _pass(stage, machine, context=prompt + completion, adapter=stage.adapter, parts=stage.ppo.minibatches),
             rollout_rows=math.ceil(stage.batch / machine.processes),
-            rows=_rows(stage, machine, parts=parts),
-            context=prompt + completion,
-            precision=machine.precision,
-            kernel=machine.kernel,
-            checkpointing=stage.activation_checkpointing,
-            adapter=stage.adapter,
-            accumulating=_rows(stage, machine, parts=parts) < _share(stage, machine, parts=parts),
         ),
         disk=_disk(shape, machine, saved=policy, trained=trained, tokens=data.tokens),
         seconds=together(training, sampling),
     )
 
 
-def _rows(stage: Pretrain | Finetune | Reward | Align, machine: Machine, *, parts: int = 1) -> int:
-    """Rows of one forward pass in one process."""
-    share = _share(stage, machine, parts=parts)
-    return min(stage.micro_batch or share, share)
-
-
-def _share(stage: Pretrain | Finetune | Reward | Align, machine: Machine, *, parts: int = 1) -> int:
-    """Rows of one optimizer step in one process."""
-    return math.ceil(stage.batch / (machine.processes * parts))
+def _pass(
+    stage: Pretrain | Finetune | Reward | Align,
+    machine: Machine,
+    *,
+    context: int,
+    adapter: Adapter | None = None,
+    sides: int = 1,
+    parts: int = 1,
+) -> Pass:
+    """One pass of the stage in one process; a row has `sides` texts, an update is cut into `parts` steps."""
+    share = math.ceil(stage.batch / (machine.processes * parts))
+    rows = min(stage.micro_batch or share, share)
+    return Pass(
+        rows=sides * rows,
+        context=context,
+        precision=machine.precision,
+        kernel=machine.kernel,
+        checkpointing=stage.activation_checkpointing,
+        adapter=adapter,
+        accumulating=rows < share,
+    )
 
 
 def _disk(shape: Shape, machine: Machine, *, saved: int, trained: int, tokens: int) -> Disk:

@@ -27,6 +27,9 @@ from weightgate.serve.requests import ChatRequest, CompletionRequest, RequestErr
 from weightgate.train.generator import Settings
 
 _log = logging.getLogger(__name__)
+_uvicorn_log = logging.getLogger("uvicorn.error")
+"""Where uvicorn says that it has started; in spite of its name, not for errors only."""
+
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -67,7 +70,7 @@ def create_app(catalog: Catalog, options: Options | None = None) -> Starlette:
 
 
 def serve(catalog: Catalog, *, host: str = "127.0.0.1", port: int = 8000, options: Options | None = None) -> None:
-    """Serve until interrupted.
+    """Serve until interrupted; the log names the address, which a `port` of 0 leaves to the system.
 
     Bound to a loopback address, only requests to a loopback name are answered. Raises `UserError` for any other address
     without a token, since then everybody on the network could use the model, and when the port is taken.
@@ -86,6 +89,9 @@ def serve(catalog: Catalog, *, host: str = "127.0.0.1", port: int = 8000, option
     listening = _listen(host, port)
     server = uvicorn.Server(uvicorn.Config(app, log_level="info", access_log=False, lifespan="on", server_header=False))
     with listening:
+        _uvicorn_log.info(
+            "answers at http://%s:%d/v1", f"[{host}]" if ":" in host else host, listening.getsockname()[1]
+        )
         server.run(sockets=[listening])
 
 

@@ -1,6 +1,7 @@
 """Content-addressed checkpoints, results and refs that survive crashes. Knows no torch."""
 
-from weightgate.store.collect import Collected
+from weightgate.store.claims import Claim
+from weightgate.store.collect import Ages, Collected
 from weightgate.store.digest import canonical_json, digest_bytes, digest_file, digest_json
 from weightgate.store.fs import require_free_space
 from weightgate.store.journal import RefMove
@@ -9,10 +10,14 @@ from weightgate.store.resume import ResumePoint, clear, read_newest, write_resum
 from weightgate.store.states import Recorded, Standing, State, state_of
 from weightgate.store.store import Store
 from weightgate.store.tensor_files import read_safetensors_file, write_safetensors
-from weightgate.store.verify import Problem
+from weightgate.store.unfinished import UnfinishedRun
+from weightgate.store.verify import Flaws, Problem
 
 __all__ = [
+    "Ages",
+    "Claim",
     "Collected",
+    "Flaws",
     "Manifest",
     "Problem",
     "Recorded",
@@ -24,6 +29,7 @@ __all__ = [
     "Store",
     "TensorData",
     "TensorEntry",
+    "UnfinishedRun",
     "canonical_json",
     "clear",
     "digest_bytes",

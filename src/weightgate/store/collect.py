@@ -1,14 +1,16 @@
-"""Garbage collection: what no ref, past or present, and no result needs goes to the trash, and later for good.
+"""Garbage collection: what nothing needs goes to the trash, and later for good.
 
-Two phases, because collecting is where stores lose data: the trash is read again by anyone who still wants an object
-(`Shelf.contains`), so a mistake or a race costs a move back, not the bytes.
+Two phases, because collecting is where stores lose data: the trash is read again by anyone who still wants something
+in it (`Shelf.contains`, `take_back`), so a mistake or a race costs a move back, not the bytes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -16,27 +18,69 @@ from typing import Any
 
 from weightgate.errors import StoreError
 from weightgate.store.fs import Fs, is_orphan
-from weightgate.store.journal import Journal
+from weightgate.store.holdings import Holdings
+from weightgate.store.marks import Marks, Reason, mark
 from weightgate.store.objects import Shelf
 from weightgate.store.records import Manifest, Result
 
 DAY_SECONDS = 24 * 3600.0
 GRACE_SECONDS = 14 * DAY_SECONDS
-"""An object younger than this is left alone: a stage that runs now may be about to need it."""
+"""What is younger than this is left alone: a stage that runs now may be about to need it."""
 TRASH_SECONDS = 7 * DAY_SECONDS
 """What has lain in the trash for longer is deleted."""
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_PURGE_ORDER = ("results", "manifests", "objects")
+"""What names others goes for good before what it names: a checkpoint that can be taken back is whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ages:
+    """From which age on, in seconds, things may go.
+
+    Fields:
+        grace: what nothing names.
+        history: checkpoints that only results and earlier places of refs name; infinite: never.
+        trash: what lies in the trash, counted in whole days.
+    """
+
+    grace: float = GRACE_SECONDS
+    history: float = math.inf
+    trash: float = TRASH_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staying:
+    """What stays for one reason. An object that several reasons keep counts for the strongest."""
+
+    reason: Reason
+    checkpoints: int
+    objects: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaving:
+    """One checkpoint that goes; `size_bytes` counts its own record and the objects that go with it alone."""
+
+    checkpoint: str
+    stage: str
+    age_seconds: float
+    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What garbage collection did, or with `dry_run` would do. Sizes in bytes, of objects and checkpoints together."""
+    """What garbage collection did, or with `dry_run` would do. Sizes in bytes.
+
+    Fields:
+        trashed: digests of what went to the trash: results, checkpoints and objects.
+        purged: number of files that were deleted out of the trash.
+    """
 
     dry_run: bool
-    kept: int
-    kept_bytes: int
-    young: int
+    staying: tuple[Staying, ...]
+    leaving: tuple[Leaving, ...]
     trashed: tuple[str, ...]
     trashed_bytes: int
     purged: int
@@ -45,45 +89,37 @@ class Collected:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        return dict(vars(self)) | {"trashed": list(self.trashed)}
+        lists = {"staying": [vars(each) for each in self.staying], "leaving": [vars(each) for each in self.leaving]}
+        return dict(vars(self)) | lists | {"trashed": list(self.trashed)}
 
 
-def collect(
-    objects: Shelf,
-    manifests: Shelf,
-    results: Shelf,
-    journal: Journal,
-    *,
-    dry_run: bool,
-    grace_seconds: float,
-    trash_seconds: float,
-) -> Collected:
-    """Mark from every ref, every place a ref ever stood and every result; move the rest to the trash; empty old trash.
+def collect(held: Holdings, ages: Ages, *, dry_run: bool) -> Collected:
+    """Mark what must stay, move the rest to the trash, and empty old trash.
 
     Raises `StoreError` or `CorruptError`, having moved nothing, when a record that says what is needed cannot be
     read: guessing there would delete what it needed.
     """
-    live_manifests, live_objects = _mark(manifests, _roots(results, journal, manifests))
-    dead = [(manifests, each) for each in _children_first(manifests, live_manifests)]
-    dead += [(objects, each) for each in objects.digests() if each not in live_objects]
-    old = [(shelf, each) for shelf, each in dead if shelf.age_seconds(each) >= grace_seconds]
-    sizes = {each: shelf.fs.size_bytes(shelf.path(each)) for shelf, each in dead}
-    now = datetime.fromtimestamp(objects.clock(), UTC)
-    # Measured first: it takes back from the trash what an earlier collection took while somebody was publishing it.
-    kept_bytes = _total_bytes(manifests, live_manifests) + _total_bytes(objects, live_objects)
+    marks = mark(held, grace_seconds=ages.grace, history_seconds=ages.history)
+    dead = list(_dead(held, marks))
+    sizes = {digest: shelf.fs.size_bytes(shelf.path(digest)) for shelf, digest in dead}
+    places = _places(held, marks)
+    staying, leaving = _staying(held.fs, marks, places), _leaving(marks, sizes)
+    now = datetime.fromtimestamp(held.objects.clock(), UTC)
     if not dry_run:
-        _discard(old, now.date().isoformat(), grace_seconds)
-    purged = _purge(objects.fs, objects.root / "trash", now, trash_seconds, dry_run=dry_run)
+        _take_back_live(held, marks)
+        _discard(dead, now.date().isoformat(), ages.grace)
+    purged = _purge(held.fs, held.root / "trash", now, ages.trash, dry_run=dry_run, spared=set(places.values()))
+    if dry_run and ages.trash <= 0:
+        purged += sizes.values()
     return Collected(
         dry_run=dry_run,
-        kept=len(live_manifests) + len(live_objects),
-        kept_bytes=kept_bytes,
-        young=len(dead) - len(old),
-        trashed=tuple(each for _, each in old),
-        trashed_bytes=sum(sizes[each] for _, each in old),
+        staying=staying,
+        leaving=leaving,
+        trashed=tuple(digest for _, digest in dead),
+        trashed_bytes=sum(sizes.values()),
         purged=len(purged),
         purged_bytes=sum(purged),
-        temporaries_bytes=sweep_temporaries(objects.fs, objects.root, dry_run=dry_run),
+        temporaries_bytes=sweep_temporaries(held.fs, held.root, dry_run=dry_run),
     )
 
 
@@ -100,83 +136,160 @@ def sweep_temporaries(fs: Fs, root: Path, *, dry_run: bool) -> int:
     return freed_bytes
 
 
-def _roots(results: Shelf, journal: Journal, manifests: Shelf) -> set[str]:
-    """Return the checkpoints that must stay."""
-    past_and_present = {move.new for move in journal.moves() if move.new is not None}
-    of_results = {Result.from_json(json.loads(results.read(digest))).checkpoint for digest in results.digests()}
-    present = set(journal.refs().values())
-    # A ref that was moved away from a checkpoint collected long ago is history; one that stands there now is damage.
-    return {each for each in past_and_present | of_results if each in present or manifests.contains(each)}
+def take_back(held: Holdings, checkpoint: str) -> bool:
+    """Bring a checkpoint back out of the trash with all that it needs and all that is known of it.
+
+    Returns whether it is there now; where anything it needs was deleted for good, nothing is moved.
+    """
+    lineage = _lineage_or_none(held, checkpoint)
+    if lineage is None:
+        return False
+    objects = {each for manifest in lineage.values() for each in manifest.objects()}
+    if any(held.objects.locate(each) is None for each in objects):
+        return False
+    results = [digest for digest, result in _trashed_results(held) if result.checkpoint in lineage]
+    # What is named comes back before what names it, as when it was published.
+    ordered = ((held.objects, sorted(objects)), (held.manifests, reversed(_children_first(lineage))))
+    for shelf, digests in (*ordered, (held.results, results)):
+        for digest in digests:
+            shelf.contains(digest)
+    return True
 
 
-def _mark(manifests: Shelf, roots: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Return the checkpoints and the objects reachable from `roots`."""
-    live: set[str] = set()
-    needed: set[str] = set()
-    waiting = list(roots)
+def take_back_run(held: Holdings, key: str) -> bool:
+    """Bring back the checkpoint that a run with this key gave, where collection has put it into the trash."""
+    given = [result.checkpoint for _, result in _trashed_results(held) if result.key == key]
+    return any(take_back(held, checkpoint) for checkpoint in given)
+
+
+def _lineage_or_none(held: Holdings, checkpoint: str) -> dict[str, Manifest] | None:
+    """Return a checkpoint's manifest and those of all it was made from; None where one is gone or damaged."""
+    lineage: dict[str, Manifest] = {}
+    waiting = [checkpoint]
     while waiting:
         digest = waiting.pop()
-        if digest in live:
+        if digest in lineage:
             continue
-        manifest = Manifest.from_json(json.loads(manifests.read(digest)))
-        live.add(digest)
-        needed.update(manifest.objects())
-        waiting.extend(manifest.ancestors())
-    return live, needed
+        try:
+            lineage[digest] = Manifest.from_json(json.loads(held.manifests.peek(digest)))
+        except (StoreError, ValueError):
+            return None
+        waiting.extend(lineage[digest].ancestors())
+    return lineage
 
 
-def _children_first(manifests: Shelf, live: set[str]) -> list[str]:
-    """Return the dead checkpoints so that none outlives, even for a moment, a checkpoint it was made from."""
-    dead = {digest: _ancestors(manifests, digest) for digest in manifests.digests() if digest not in live}
+def _trashed_results(held: Holdings) -> Iterator[tuple[str, Result]]:
+    """Yield the results in the trash that can be read; some lie there for being damaged."""
+    for digest in held.results.trashed():
+        try:
+            yield digest, Result.from_json(json.loads(held.results.peek(digest)))
+        except (StoreError, ValueError):
+            continue
+
+
+def _dead(held: Holdings, marks: Marks) -> Iterator[tuple[Shelf, str]]:
+    """Yield what may go, in the order in which it may: at every moment what is left is whole."""
+    gone = {digest: manifest for digest, manifest in marks.manifests.items() if digest not in marks.live}
+    yield from ((held.results, each) for each, result in marks.results.items() if result.checkpoint in gone)
+    yield from ((held.manifests, each) for each in _children_first(gone))
+    yield from ((held.objects, each) for each in held.objects.digests() if each not in marks.needed)
+
+
+def _children_first(manifests: Mapping[str, Manifest]) -> list[str]:
+    """Order checkpoints so that none stands before one that was made from it."""
+    children = Counter(ancestor for manifest in manifests.values() for ancestor in manifest.ancestors())
+    free = sorted((digest for digest in manifests if not children[digest]), reverse=True)
     ordered: list[str] = []
-    while dead:
-        needed = {ancestor for ancestors in dead.values() for ancestor in ancestors}
-        free = sorted(set(dead) - needed)
-        ordered += free
-        for digest in free:
-            del dead[digest]
+    while free:
+        ordered.append(free.pop())
+        for ancestor in manifests[ordered[-1]].ancestors():
+            children[ancestor] -= 1
+            if not children[ancestor] and ancestor in manifests:
+                free.append(ancestor)
     return ordered
 
 
-def _ancestors(manifests: Shelf, digest: str) -> tuple[str, ...]:
-    try:
-        return Manifest.from_json(json.loads(manifests.read(digest))).ancestors()
-    except (StoreError, ValueError):
-        return ()  # damaged and needed by nobody
+def _take_back_live(held: Holdings, marks: Marks) -> None:
+    """Bring back what an earlier collection took while somebody was publishing it."""
+    for shelf, digests in ((held.objects, marks.needed), (held.manifests, marks.live)):
+        for digest in digests:
+            shelf.contains(digest)
 
 
-def _discard(old: list[tuple[Shelf, str]], day: str, grace_seconds: float) -> None:
-    for shelf, digest in old:
+def _discard(dead: list[tuple[Shelf, str]], day: str, grace_seconds: float) -> None:
+    for shelf, digest in dead:
         # Somebody may have put it again since the mark, which makes it young.
         if shelf.age_seconds(digest) >= grace_seconds:
             shelf.discard(digest, day)
 
 
-def _purge(fs: Fs, trash: Path, now: datetime, trash_seconds: float, *, dry_run: bool) -> list[int]:
-    """Delete the trash of days that are over for `trash_seconds`; return the size in bytes of each file deleted."""
+def _places(held: Holdings, marks: Marks) -> dict[str, Path]:
+    """Return where everything lies that stays, on its shelf or in the trash. `verify` tells of what is missing."""
+    places = {digest: held.manifests.locate(digest) for digest in marks.live}
+    places |= {digest: held.objects.locate(digest) for digest in marks.needed}
+    return {digest: place for digest, place in places.items() if place is not None}
+
+
+def _staying(fs: Fs, marks: Marks, places: Mapping[str, Path]) -> tuple[Staying, ...]:
+    """Sum up by reason."""
+    sizes: Counter[Reason] = Counter()
+    for digest, reason in (*marks.live.items(), *marks.needed.items()):
+        sizes[reason] += fs.size_bytes(places[digest]) if digest in places else 0
+    checkpoints, objects = Counter(marks.live.values()), Counter(marks.needed.values())
+    return tuple(
+        Staying(reason=each, checkpoints=checkpoints[each], objects=objects[each], size_bytes=sizes[each])
+        for each in Reason
+        if checkpoints[each] or objects[each]
+    )
+
+
+def _leaving(marks: Marks, sizes: Mapping[str, int]) -> tuple[Leaving, ...]:
+    """Every checkpoint that goes, oldest first; an object that several of them share counts for the first."""
+    gone = sorted(marks.manifests.keys() - marks.live.keys(), key=lambda each: (-marks.ages_seconds[each], each))
+    counted: set[str] = set()
+    leaving = []
+    for digest in gone:
+        own = (set(marks.manifests[digest].objects()) & sizes.keys()) - counted
+        counted |= own
+        leaving.append(
+            Leaving(
+                checkpoint=digest,
+                stage=marks.manifests[digest].stage,
+                age_seconds=marks.ages_seconds[digest],
+                size_bytes=sizes[digest] + sum(sizes[each] for each in own),
+            )
+        )
+    return tuple(leaving)
+
+
+def _purge(
+    fs: Fs, trash: Path, now: datetime, trash_seconds: float, *, dry_run: bool, spared: Collection[Path]
+) -> list[int]:
+    """Delete the trash of days that are over for `trash_seconds`; return the size in bytes of each file deleted.
+
+    `spared` is what is needed and was taken back, or would be.
+    """
     sizes: list[int] = []
-    for day in filter(_DAY.fullmatch, fs.names(trash)):
-        age_seconds = (now.date() - date.fromisoformat(day)).days * DAY_SECONDS
-        if age_seconds < trash_seconds:
-            continue
-        for shelf in fs.names(trash / day):
-            sizes += _purge_folder(fs, trash / day / shelf, dry_run=dry_run)
-        if not dry_run:
+    days = [day for day in filter(_DAY.fullmatch, fs.names(trash)) if _age_seconds(day, now) >= trash_seconds]
+    for shelf in _PURGE_ORDER:
+        for day in days:
+            sizes += _purge_folder(fs, trash / day / shelf, dry_run=dry_run, spared=spared)
+    if not dry_run:
+        for day in days:
             fs.remove_folder(trash / day)
     return sizes
 
 
-def _purge_folder(fs: Fs, folder: Path, *, dry_run: bool) -> list[int]:
-    sizes = []
-    for name in fs.names(folder):
-        sizes.append(fs.size_bytes(folder / name))
-        if not dry_run:
+def _age_seconds(day: str, now: datetime) -> float:
+    return (now.date() - date.fromisoformat(day)).days * DAY_SECONDS
+
+
+def _purge_folder(fs: Fs, folder: Path, *, dry_run: bool, spared: Collection[Path]) -> list[int]:
+    names = [name for name in fs.names(folder) if folder / name not in spared]
+    sizes = [fs.size_bytes(folder / name) for name in names]
+    if not dry_run and folder.name in fs.names(folder.parent):
+        for name in names:
             fs.unlink(folder / name)
-    if not dry_run:
+        fs.fsync_folder(folder)  # before anything that these files named is deleted
         fs.remove_folder(folder)
     return sizes
-
-
-def _total_bytes(shelf: Shelf, digests: set[str]) -> int:
-    """Return the bytes of those that are there; `verify` tells of those that are not."""
-    return sum(shelf.size_bytes(digest) for digest in digests if shelf.contains(digest))

@@ -1,7 +1,8 @@
-"""One build at a time for one run of a stage: a courtesy between builds that share a store.
+"""Leases: one build at a time for one run of a stage, and no collection while anybody builds.
 
-Nothing rests on it: objects and refs are safe without any lock, and some network filesystems grant one to everybody.
-Without it two builds would train the same stage, and each would take the other's resume points for abandoned ones.
+Nothing that was stored rests on them: objects and refs are safe without any lock, and some network filesystems grant
+one to everybody. Without a lease two builds would train the same stage, each would take the other's resume points for
+abandoned ones, and a collection would cost a running build what it then has to make again.
 """
 
 from __future__ import annotations
@@ -24,22 +25,63 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
     """
     for each in (folder.parent, folder):
         make_durable_folder(LocalFs(), each)
+    with _opened(folder) as descriptor:
+        try:
+            _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"another build is training {what}",
+                where=str(folder),
+                mend="wait until it is done, or stop it; the same command then goes on where it was",
+            ) from None
+        yield
+
+
+@contextmanager
+def in_use(root: Path) -> Iterator[None]:
+    """Hold the store at `root` against collection while the block runs, together with others who use it.
+
+    A collection that runs already takes seconds, and is waited for.
+    """
+    with _opened(root) as descriptor:
+        _lock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def unused(root: Path) -> Iterator[bool]:
+    """Hold the store at `root` while nobody else uses it; whoever wants to waits until the block is done.
+
+    Yields whether the filesystem has locks; where it has none, somebody may be using the store all the same. Raises
+    `StoreError` while somebody is known to.
+    """
+    with _opened(root) as descriptor:
+        try:
+            has_locks = _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                "the store is in use: something is being built, planned or collected",
+                where=str(root),
+                mend="wait until it is done, or stop it, then try again",
+            ) from None
+        yield has_locks
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _take(descriptor, folder, what)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, folder: Path, what: str) -> None:
+def _lock(descriptor: int, how: int) -> bool:
+    """Take a lock and return True; return False on a filesystem without locks. Raises `BlockingIOError`."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how)
     except BlockingIOError:
-        raise StoreError(
-            f"another build is training {what}",
-            where=str(folder),
-            mend="wait until it is done, or stop it; the same command then goes on where it was",
-        ) from None
+        raise
     except OSError:
-        return  # a filesystem without locks
+        return False
+    return True

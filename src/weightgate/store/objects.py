@@ -75,6 +75,14 @@ class Shelf:
         """Say whether the object is there, taking it back out of the trash where it lies only there."""
         return self._exists(self.path(digest)) or self._restore(digest)
 
+    def locate(self, digest: str) -> Path | None:
+        """Return where the object lies, on the shelf or in the trash, and leave it there; None where it is in neither.
+
+        Raises `StoreError` for a string that is not a digest.
+        """
+        kept = self.path(digest)
+        return kept if self._exists(kept) else self._in_trash(kept.name)
+
     def size_bytes(self, digest: str) -> int:
         """Return an object's length. Raises `StoreError` where it is missing."""
         if not self.contains(digest):
@@ -85,18 +93,14 @@ class Shelf:
         """Return an object's bytes, hashed again. Raises `CorruptError`, or `StoreError` where it is missing."""
         if not self.contains(digest):
             raise self._missing(digest)
-        with disk_errors(self.fs, self.root):
-            data = self.fs.read(self.path(digest))
-        found = digest_bytes(data)
-        if found != digest:
-            raise CorruptError(
-                "an object does not hash to its name",
-                where=str(self.path(digest)),
-                expected=digest,
-                found=found,
-                mend=MEND_DAMAGE,
-            )
-        return data
+        return self._read(self.path(digest), digest)
+
+    def peek(self, digest: str) -> bytearray:
+        """Return an object's bytes as `read` does, but leave it in the trash where it lies there."""
+        place = self.locate(digest)
+        if place is None:
+            raise self._missing(digest)
+        return self._read(place, digest)
 
     def hash_of(self, digest: str) -> str:
         """Return what the object's bytes really hash to, read in pieces."""
@@ -121,6 +125,12 @@ class Shelf:
                 if is_digest(f"{ALGORITHM}:{name}"):
                     yield f"{ALGORITHM}:{name}"
 
+    def trashed(self) -> list[str]:
+        """Return every digest that lies in the trash, sorted."""
+        folders = [self.root / "trash" / date / self.name for date in self.fs.names(self.root / "trash")]
+        found = {f"{ALGORITHM}:{name}" for folder in folders for name in self.fs.names(folder)}
+        return sorted(filter(is_digest, found))
+
     def age_seconds(self, digest: str) -> float:
         """Return how long ago the object was last put or confirmed."""
         return self.clock() - self.fs.modified_seconds(self.path(digest))
@@ -136,14 +146,31 @@ class Shelf:
     def _restore(self, digest: str) -> bool:
         """Bring an object back from the trash: collection may have raced with somebody who still wants it."""
         target = self.path(digest)
-        for date in self.fs.names(self.root / "trash"):
-            source = self.root / "trash" / date / self.name / target.name
-            if self._exists(source):
-                self._ensure_folder(target.parent)
-                self._move(source, target)
-                self.confirm(digest)
-                return True
-        return False
+        source = self._in_trash(target.name)
+        if source is None:
+            return False
+        self._ensure_folder(target.parent)
+        self._move(source, target)
+        self.confirm(digest)
+        return True
+
+    def _in_trash(self, name: str) -> Path | None:
+        places = (self.root / "trash" / date / self.name / name for date in self.fs.names(self.root / "trash"))
+        return next(filter(self._exists, places), None)
+
+    def _read(self, path: Path, digest: str) -> bytearray:
+        with disk_errors(self.fs, self.root):
+            data = self.fs.read(path)
+        found = digest_bytes(data)
+        if found != digest:
+            raise CorruptError(
+                "an object does not hash to its name",
+                where=str(path),
+                expected=digest,
+                found=found,
+                mend=MEND_DAMAGE,
+            )
+        return data
 
     def _move(self, source: Path, target: Path) -> None:
         """Move a file so that at every moment at least one of its two names is durable."""

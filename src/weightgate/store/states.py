@@ -56,6 +56,11 @@ class Difference:
     recorded: Any
     wanted: Any
 
+    @property
+    def is_of_class(self) -> bool:
+        """Whether only the reproducibility class differs here."""
+        return self.path.partition(".")[0] == CLASS
+
     def __str__(self) -> str:
         return f"{self.path} {_shown(self.recorded)} -> {_shown(self.wanted)}"
 
@@ -68,6 +73,17 @@ class Standing:
     reason: str
     checkpoint: str | None = None
     differences: tuple[Difference, ...] = ()
+
+    @property
+    def is_built_anew(self) -> bool:
+        """Whether a build makes another checkpoint instead of taking this one as it is, or making it again."""
+        is_of_another_class = self.state is State.UNVERIFIED and bool(self.differences)
+        return self.state is State.STALE or is_of_another_class or self.checkpoint is None
+
+    @property
+    def is_unusable(self) -> bool:
+        """Whether the checkpoint that a build would take is damaged, or not all there."""
+        return self.state in (State.CORRUPT, State.MISSING) and self.checkpoint is not None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -86,11 +102,11 @@ def state_of(wanted: Mapping[str, Any], recorded: Sequence[Recorded]) -> Standin
     The run that differs least speaks for the stage; of equals, the newest. A changed input makes the stage STALE
     whatever else is wrong, since it must be built again anyway; then come damage, absence, gates, and doubt.
     """
-    if not recorded:
+    nearest = nearest_run(wanted, recorded)
+    if nearest is None:
         return Standing(state=State.MISSING, reason="never built")
-    nearest = min(reversed(recorded), key=lambda each: _distance(wanted, each))
     differences = tuple(differences_of(nearest.inputs, wanted))
-    changed = [each for each in differences if _top(each) != CLASS]
+    changed = [each for each in differences if not each.is_of_class]
     if changed:
         return Standing(
             state=State.STALE,
@@ -100,6 +116,11 @@ def state_of(wanted: Mapping[str, Any], recorded: Sequence[Recorded]) -> Standin
         )
     state, reason = _state_of_same(nearest, differences, recorded)
     return Standing(state=state, reason=reason, checkpoint=nearest.checkpoint, differences=differences)
+
+
+def nearest_run(wanted: Mapping[str, Any], recorded: Sequence[Recorded]) -> Recorded | None:
+    """Return the run whose inputs differ least, of equals the newest; None where there is none."""
+    return min(reversed(recorded), key=lambda each: _distance(wanted, each), default=None)
 
 
 def differences_of(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[Difference]:

@@ -6,8 +6,10 @@
   manifests/      checkpoints
   results/        what each run of a stage gave
   journal/        every move of every ref
+  claims/         what each recipe that builds here stands on
   tmp/  trash/    never read; what garbage collection took, kept for a while
   index.sqlite    can be rebuilt from the rest
+  damage.json     what the last verification found
 """
 
 from __future__ import annotations
@@ -24,14 +26,18 @@ from pathlib import Path
 from typing import Any
 
 from weightgate.errors import CorruptError, StoreError
-from weightgate.store.collect import GRACE_SECONDS, TRASH_SECONDS, Collected, collect, sweep_temporaries
+from weightgate.store.claims import Claims
+from weightgate.store.collect import Ages, Collected, collect, sweep_temporaries, take_back, take_back_run
+from weightgate.store.damage import recall_damage, remember_damage
 from weightgate.store.digest import ALGORITHM, Buffer, canonical_json, digest_json, file_chunks, is_digest
 from weightgate.store.fs import Fs, LocalFs, disk_errors, make_durable_folder, publish_temporary, write_temporary
+from weightgate.store.holdings import Holdings
 from weightgate.store.index import CHECKPOINTS_LIKE, RESULTS_BY_CHECKPOINT, RESULTS_BY_KEY, Index
 from weightgate.store.journal import Journal, RefMove, history
 from weightgate.store.objects import Clock, Shelf
 from weightgate.store.records import PART_BYTES, Manifest, Result, TensorData, TensorEntry, tensor_bytes
-from weightgate.store.verify import Problem, verify
+from weightgate.store.unfinished import UnfinishedRun, clear_run, unfinished_runs
+from weightgate.store.verify import Flaws, Problem, flaws_of, verify
 
 FORMAT = 1
 _FOLDERS = ("objects", "manifests", "results", "journal", "tmp", "trash")
@@ -49,6 +55,7 @@ class Store:
         self.manifests = Shelf(fs=fs, root=root, name="manifests", fan_out=False, clock=clock)
         self.result_records = Shelf(fs=fs, root=root, name="results", fan_out=False, clock=clock)
         self.journal = Journal(fs=fs, root=root, clock=clock)
+        self.claims = Claims(fs=fs, root=root)
         self._index = index
         self._records = _Records(self)
 
@@ -159,6 +166,11 @@ class Store:
             _add_with_ancestors(digest, manifests, ordered)
         return list(ordered.values())
 
+    def readable_manifests(self) -> Iterator[Manifest]:
+        """Yield the manifests of all checkpoints in any order, those that are damaged left out."""
+        found = (self._records.manifest_or_none(digest) for digest in self.manifests.digests())
+        return (manifest for manifest in found if manifest is not None)
+
     # Refs
 
     def set_ref(self, name: str, new: str | None, *, old: str | None, why: str) -> None:
@@ -187,7 +199,7 @@ class Store:
         refs = self.refs()
         if text in refs:
             return refs[text]
-        if is_digest(text) and self.manifests.contains(text):
+        if is_digest(text) and (self._is_listed(text) or take_back(self.holdings, text)):
             return text
         prefix = _PREFIX.fullmatch(text)
         found = self._index.ask(CHECKPOINTS_LIKE, f"{ALGORITHM}:{prefix[1]}*", self._records) if prefix else []
@@ -197,29 +209,56 @@ class Store:
 
     # Care
 
+    @property
+    def holdings(self) -> Holdings:
+        """Everything that is worth checking or collecting."""
+        return Holdings(
+            objects=self.objects,
+            manifests=self.manifests,
+            results=self.result_records,
+            journal=self.journal,
+            claims=self.claims,
+        )
+
     def verify(self, *, contents: bool) -> list[Problem]:
-        """Return what is wrong with the store; with `contents`, every byte is read and hashed again."""
-        problems = verify(self.objects, self.manifests, self.result_records, self.journal, contents=contents)
+        """Return what is wrong with the store; with `contents`, every byte is read and hashed again.
+
+        Damaged objects that reading everything brings to light are remembered for `flaws`.
+        """
+        problems = verify(self.holdings, contents=contents)
+        if contents:
+            remember_damage(self.fs, self.root, (each.digest for each in problems if is_digest(each.digest)))
         damage = self._index.damage(self._records) if contents else None
         if damage is not None:
             mend = "remove index.sqlite: the next question builds it again"
             problems.append(Problem(digest="index", what=f"the index is damaged: {damage}", mend=mend))
         return problems
 
-    def collect(
-        self, *, dry_run: bool = True, grace_seconds: float = GRACE_SECONDS, trash_seconds: float = TRASH_SECONDS
-    ) -> Collected:
-        """Move to the trash what no ref, past or present, and no result needs. See `collect.collect`."""
+    def flaws(self, checkpoint: str, *, contents: bool = False) -> Flaws:
+        """Return what is missing or damaged in one checkpoint, what it was made from left aside.
+
+        Without `contents` only lengths are compared, and what the last verification found damaged is hashed again.
+        """
+        return flaws_of(self.holdings, checkpoint, contents=contents, suspects=recall_damage(self.fs, self.root))
+
+    def collect(self, ages: Ages | None = None, *, dry_run: bool = True) -> Collected:
+        """Move to the trash what nothing needs, and empty old trash. See `collect.collect`."""
         with disk_errors(self.fs, self.root):
-            return collect(
-                self.objects,
-                self.manifests,
-                self.result_records,
-                self.journal,
-                dry_run=dry_run,
-                grace_seconds=grace_seconds,
-                trash_seconds=trash_seconds,
-            )
+            return collect(self.holdings, ages or Ages(), dry_run=dry_run)
+
+    def unfinished_runs(self, *, grace_seconds: float) -> list[UnfinishedRun]:
+        """Return every run that has resume points, and whether they must stay. See `unfinished.unfinished_runs`."""
+        return unfinished_runs(self.holdings, self._has_given, grace_seconds=grace_seconds)
+
+    def clear_run(self, key: str) -> None:
+        """Remove the resume points of one run. Raises `StoreError` where the disk refuses."""
+        with disk_errors(self.fs, self.root):
+            clear_run(self.holdings, key)
+
+    def take_back_run(self, key: str) -> bool:
+        """Bring back from the trash what a run with this key gave; say whether there was anything."""
+        with disk_errors(self.fs, self.root):
+            return take_back_run(self.holdings, key)
 
     def sweep_temporaries(self) -> int:
         """Remove the temporaries of processes of this host that are gone; return how many bytes that freed."""
@@ -242,6 +281,13 @@ class Store:
         except (CorruptError, ValueError):
             return False
         return True
+
+    def _has_given(self, key: str) -> bool:
+        """Say whether a run has given a checkpoint that is there."""
+        return any(self.manifests.locate(result.checkpoint) is not None for result in self.results(key))
+
+    def _is_listed(self, checkpoint: str) -> bool:
+        return self.manifests.locate(checkpoint) == self.manifests.path(checkpoint)
 
     def rebuild_index(self) -> None:
         """Throw the index away and build it again from the files."""

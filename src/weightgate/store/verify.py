@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from weightgate.errors import StoreError
 from weightgate.store.digest import ALGORITHM, digest_chunks, file_chunks, is_digest
 from weightgate.store.fs import Fs
+from weightgate.store.holdings import Holdings
 from weightgate.store.journal import Journal
 from weightgate.store.objects import Shelf
 from weightgate.store.records import WITHOUT_REF, Manifest, Result, measured_key
@@ -22,7 +23,10 @@ _TELL_AGAIN = "weightgate build --restart puts it aside and finds again what it 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is wrong. `digest` is of the object, checkpoint or result; for the refs, "journal"."""
+    """One thing that is wrong.
+
+    `digest` is of the object, checkpoint or result; "journal" for the refs, "claims" for what recipes stand on.
+    """
 
     digest: str
     what: str
@@ -33,20 +37,54 @@ class Problem:
         return dict(vars(self))
 
 
-def verify(objects: Shelf, manifests: Shelf, results: Shelf, journal: Journal, *, contents: bool) -> list[Problem]:
+@dataclass(frozen=True, kw_only=True)
+class Flaws:
+    """What is wrong with one checkpoint: digests of what it needs that is not there, and of what has other bytes."""
+
+    missing: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.damaged + self.missing
+
+
+def flaws_of(held: Holdings, checkpoint: str, *, contents: bool, suspects: Collection[str] = ()) -> Flaws:
+    """Look at one checkpoint and its objects, not at what it was made from.
+
+    Lengths are compared; with `contents` every object is hashed, else the `suspects` alone.
+    """
+    try:
+        manifest = Manifest.from_json(json.loads(held.manifests.read(checkpoint)))
+    except (StoreError, ValueError):
+        is_there = held.manifests.contains(checkpoint)
+        return Flaws(damaged=(checkpoint,)) if is_there else Flaws(missing=(checkpoint,))
+    sizes = manifest.objects()
+    missing = [digest for digest in sizes if not held.objects.contains(digest)]
+    there = [digest for digest in sizes if digest not in missing]
+    damaged = [each for each in there if sizes[each] not in (None, held.objects.size_bytes(each))]
+    hashed = (each for each in there if each not in damaged and (contents or each in suspects))
+    damaged += [each for each in hashed if _hash_or_reason(held.objects.hash_of, each) != each]
+    return Flaws(missing=tuple(missing), damaged=tuple(damaged))
+
+
+def verify(held: Holdings, *, contents: bool) -> list[Problem]:
     """Return every problem found: records that cannot be read, objects missing, cut short or, with `contents`, changed.
 
     Without `contents` objects, resume points and the trash are looked up and measured but not read. Manifests, results
     and refs are always read.
     """
-    readable, problems = _read_manifests(manifests)
+    objects = held.objects
+    readable, problems = _read_manifests(held.manifests)
     problems += [
         problem for digest, each in readable.items() for problem in _check_manifest(digest, each, objects, readable)
     ]
-    told, result_problems = _read_results(results)
+    told, result_problems = _read_results(held.results)
     problems += result_problems
     problems += _check_results(told, readable)
-    problems += _check_refs(journal, readable, told)
+    problems += _check_refs(held.journal, readable, told)
+    problems += _check_claims(held)
     if contents:
         problems += _check_contents(objects, readable)
         problems += _check_resume_points(objects)
@@ -117,6 +155,13 @@ def _check_refs(journal: Journal, readable: dict[str, Manifest], results: dict[s
         if readable[checkpoint].stage_kind != WITHOUT_REF:
             what = f"checkpoint {checkpoint[:15]} was judged, but no entry of the refs' history tells of it"
             yield Problem(digest="journal", what=what, mend="weightgate build sets the ref again")
+
+
+def _check_claims(held: Holdings) -> Iterator[Problem]:
+    try:
+        held.claims.read()
+    except StoreError as error:
+        yield Problem(digest="claims", what=f"{error.what}: {error.found}", mend=f"at {error.where}, {error.mend}")
 
 
 def _check_contents(objects: Shelf, readable: dict[str, Manifest]) -> Iterator[Problem]:

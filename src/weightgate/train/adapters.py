@@ -86,10 +86,11 @@ def attach(model: Any, adapter: Adapter, seed: int) -> PeftModel:
 
     The global generator is left as it was. With `bits: 4` the model's matrices are packed to NF4 first.
 
-    Raises `ModelError` for unknown targets (naming the nearest modules there are), an adapter that trains nothing or
-    everything, and 4 bits where they cannot be had.
+    Raises `ModelError` for unknown targets (naming the nearest modules there are), a rank that a target's matrix cannot
+    have, an adapter that trains nothing or everything, and 4 bits where they cannot be had.
     """
     targets = _targets(model, adapter)
+    _check_rank(model, adapter, targets)
     saved_whole = _modules_to_save(model, adapter)
     if adapter.bits == 4:
         pack_4bit(model, skip=saved_whole)
@@ -161,6 +162,21 @@ def _targets(model: Any, adapter: Adapter) -> list[str]:
         if not any(_matches(name, target) for name in names):
             raise _unknown_module(target, names, "adapter.targets")
     return sorted(adapter.targets)
+
+
+def _check_rank(model: Any, adapter: Adapter, targets: list[str]) -> None:
+    """B A cannot have a higher rank than the matrix it is added to: more would be memory without effect."""
+    adapted = (name for name in _linear_names(model) if any(_matches(name, target) for target in targets))
+    sides = {name: min(model.get_submodule(name).weight.shape) for name in adapted}
+    smallest = min(sides, key=lambda name: sides[name])
+    if adapter.rank > sides[smallest]:
+        raise ModelError(
+            "the adapter's rank is higher than one of its matrices can have",
+            where="adapter.rank",
+            expected=f"at most {sides[smallest]}, the smaller side of {smallest}",
+            found=str(adapter.rank),
+            mend=f"lower adapter.rank to {sides[smallest]}, or leave {_last_two(smallest)} out of adapter.targets",
+        )
 
 
 def _modules_to_save(model: nn.Module, adapter: Adapter) -> list[str]:

@@ -51,20 +51,6 @@ def publish(
     return store.publish(manifest)
 
 
-def damaged_objects(store: Store, checkpoint: str, *, contents: bool) -> list[str]:
-    """Digests of a checkpoint's objects that are gone or of another length; with `contents`, also of other bytes.
-
-    Raises `CorruptError` when the manifest itself is damaged.
-    """
-    return [
-        digest
-        for digest, size_bytes in store.manifest(checkpoint).objects().items()
-        if not store.has(digest)
-        or (size_bytes is not None and store.objects.size_bytes(digest) != size_bytes)
-        or (contents and store.objects.hash_of(digest) != digest)
-    ]
-
-
 def tensors_of(store: Store, manifest: Manifest) -> dict[str, Tensor]:
     """Every tensor of a checkpoint, re-hashed while it is read. Raises `CorruptError` naming a damaged one."""
     return {name: from_store(data) for name, data in store.read_tensors(manifest)}

@@ -8,9 +8,6 @@ follow the lineage; see `problems`.
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -27,6 +24,7 @@ from transformers.models.auto.modeling_auto import (
 
 from weightgate.errors import ModelError, StoreError
 from weightgate.store import canonical_json, digest_bytes, digest_file
+from weightgate.store.whole_folder import whole_folder
 from weightgate.train.objectives.reward import classification_config
 
 Form = Literal["causal", "reward", "adapter"]
@@ -77,7 +75,8 @@ def export_folder(
 ) -> list[str]:
     """Write a Hugging Face folder and return the names of its files.
 
-    Everything is written to a folder beside the target first, so the target holds all of it or nothing.
+    Everything is written to a folder beside the target first, so the target holds all of it or nothing; what a killed
+    export left there is cleaned up.
 
     Args:
         tensors: the model's own names; for an adapter PEFT's.
@@ -96,20 +95,15 @@ def export_folder(
         files["generation_config.json"] = _pretty(generation or _generation(described))
     files["README.md"] = _model_card(form, provenance).encode()
     kept = {name: tensor for name, tensor in tensors.items() if name != _REWARD_OFFSET}
-    temporary = folder.parent / f".{folder.name}.{secrets.token_hex(6)}"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        _write_files(temporary, files)
-        _write_weights(temporary, _WEIGHTS[form], kept, shard_bytes)
-        _write_files(temporary, {PROVENANCE_FILE: _pretty(_statement(temporary, form, tensors, provenance))})
-        _replace(temporary, folder)
+        with whole_folder(folder) as temporary:
+            _write_files(temporary, files)
+            _write_weights(temporary, _WEIGHTS[form], kept, shard_bytes)
+            _write_files(temporary, {PROVENANCE_FILE: _pretty(_statement(temporary, form, tensors, provenance))})
     except OSError as error:
         raise StoreError(
             "the folder could not be written", where=str(folder), found=error.strerror or str(error)
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return sorted(entry.name for entry in folder.iterdir())
 
 
@@ -221,26 +215,6 @@ def _statement(folder: Path, form: Form, tensors: Mapping[str, Tensor], provenan
     if _REWARD_OFFSET in tensors:
         statement["score_offset"] = float(tensors[_REWARD_OFFSET])
     return statement
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    """Put the finished folder in its place; what stood there goes only once the new one is complete on disk."""
-    for path in (*temporary.iterdir(), temporary):
-        _flush(path)
-    old = folder.parent / f"{temporary.name}.old"
-    if folder.is_dir():
-        folder.rename(old)
-    temporary.rename(folder)
-    _flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 _USES = {

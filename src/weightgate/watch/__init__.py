@@ -3,7 +3,8 @@
 from weightgate.watch.config import WatchConfig, load_config
 from weightgate.watch.history import History
 from weightgate.watch.page import status_page, write_status
-from weightgate.watch.run import Outcome, Watch, cost_page, do, look_once, opened, run_on_schedule
+from weightgate.watch.run import Outcome, Watch, cost_page, do, look_once, opened
+from weightgate.watch.schedule import run_on_schedule
 from weightgate.watch.template import write_template
 
 __all__ = [

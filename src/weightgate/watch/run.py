@@ -1,17 +1,13 @@
-"""A watch at work: the baseline first, then look by look, once or on a schedule."""
+"""A watch at work: the baseline first, then look by look."""
 
 from __future__ import annotations
 
 import json
-import signal
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event
-from types import FrameType
 from typing import Any, Literal
 
 from weightgate.errors import UserError, WatchError
@@ -20,17 +16,14 @@ from weightgate.probe.endpoint_config import CostEstimate, estimate_cost
 from weightgate.probe.suites import Suite, suite_digest
 from weightgate.report.page import Column, Page, Table
 from weightgate.watch.alarm import alarm_body, comparison_of, write_alarm_file, write_alarm_report
-from weightgate.watch.config import WatchConfig
+from weightgate.watch.config import WatchConfig, load_config
 from weightgate.watch.evidence import AxisLook, Rules, WatchState, odds
 from weightgate.watch.history import AlarmRow, BaselineRow, History, LookKind, LookRow, NewAlarm
 from weightgate.watch.look import Taken, look_levels, replay, take_look
 from weightgate.watch.outbox import deliver
 from weightgate.watch.page import write_status
 
-OutcomeState = Literal["baseline", "quiet", "alarm", "outage", "budget", "acknowledged", "reported"]
-
-_WAKE_SECONDS = 15.0
-"""Between looks it wakes so often, for letters that are due and for clocks that were set."""
+OutcomeState = Literal["baseline", "quiet", "alarm", "outage", "budget", "acknowledged", "reported", "configured"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +70,11 @@ class Watch:
     def of(cls, config: WatchConfig, folder: Path) -> Watch:
         """Read the questions. Raises `DataError` for a suite or a file of prompts that is none."""
         return cls(config=config, suite=config.ask.load(folder), folder=folder)
+
+    @classmethod
+    def read(cls, path: Path) -> Watch:
+        """Read a configuration and its questions. Raises `WatchError` or `DataError` where one cannot be used."""
+        return cls.of(load_config(path), path.parent)
 
     @property
     def rules(self) -> Rules:
@@ -158,7 +156,7 @@ def look_once(watch: Watch, history: History) -> Outcome:
     baseline = history.baseline()
     if baseline is None:
         baseline = renew_baseline(watch, history, reason="first run")
-    _require_same_questions(watch, baseline)
+    require_same_questions(watch, baseline)
     watch.config.target.key()  # a key that is not set is a mistake, not an outage
     if baseline.ready_at is None:
         outcome = _complete_baseline(watch, history, baseline)
@@ -211,75 +209,13 @@ def _written(outcome: Outcome, writes: Iterable[Callable[[], None]]) -> Outcome:
     return replace(outcome, problems=(*outcome.problems, *problems), exit_code=exit_code)
 
 
-def run_on_schedule(watch: Watch, tell: Callable[[Outcome | UserError], None]) -> None:
-    """Look again and again until a signal to stop. A look under way is left open and gone on with at the next start.
-
-    A mistake at the first look is raised; later ones are told, and the look is tried again: in a minute where it was
-    not finished, else when the next one is due.
-    """
-    stop, looked = Event(), False
-    with _stopping(stop):
-        while not stop.is_set():
-            try:
-                with opened(watch) as history:
-                    _wait(watch, history, stop, _seconds_until_due(watch, history))
-                    while not stop.is_set():
-                        started = time.monotonic()
-                        outcome = look_once(watch, history)
-                        tell(outcome)
-                        looked = True
-                        took = time.monotonic() - started
-                        _wait(watch, history, stop, max(0.0, watch.config.interval_seconds - took))
-            except UserError as error:
-                if not looked:
-                    raise
-                tell(error)
-                stop.wait(min(watch.config.interval_seconds, 60.0))
-            except KeyboardInterrupt:
-                return
-
-
-@contextmanager
-def _stopping(stop: Event) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the watch: between looks at once, within a look as an interrupt."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        stop.set()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _wait(watch: Watch, history: History, stop: Event, seconds: float) -> None:
-    """Wait on a clock that nobody can set, or until the wall clock says that the time is over (after a suspend)."""
-    until, wall_until = time.monotonic() + seconds, time.time() + seconds
-    while not stop.is_set() and (left := min(until - time.monotonic(), wall_until - time.time())) > 0:
-        stop.wait(min(left, _WAKE_SECONDS))
-        if not stop.is_set():
-            deliver(history, watch.config.alarm.webhooks)
-
-
-def _seconds_until_due(watch: Watch, history: History) -> float:
-    """Rest of the pause after the newest look; none where the clock was set since, or a look is open."""
-    newest = history.looks(limit=1)
-    if not newest or newest[0].state in ("open", "abandoned") or newest[0].kind == "baseline":
-        return 0.0
-    age = _age_seconds(newest[0])
-    return watch.config.interval_seconds - age if 0 <= age < watch.config.interval_seconds else 0.0
-
-
-def _age_seconds(look: LookRow) -> float:
+def age_seconds(look: LookRow) -> float:
+    """Seconds since a look began, by a clock that may have been set since."""
     return (datetime.now(UTC) - datetime.fromisoformat(look.started_at)).total_seconds()
 
 
-def _require_same_questions(watch: Watch, baseline: BaselineRow) -> None:
+def require_same_questions(watch: Watch, baseline: BaselineRow) -> None:
+    """Raise `WatchError` where a baseline was asked something else, elsewhere or otherwise."""
     differing = []
     if suite_digest(watch.suite.probes) != baseline.suite_digest:
         differing.append("other prompts")
@@ -290,7 +226,7 @@ def _require_same_questions(watch: Watch, baseline: BaselineRow) -> None:
             "the configuration asks for something else than the baseline was asked",
             where=f"baseline {baseline.number} of {baseline.started_at}",
             found=" and ".join(differing),
-            mend="weightgate watch CONFIG --baseline, which takes a new one",
+            mend="weightgate watch CONFIG --baseline, which takes a new one; stop a running schedule first",
         )
 
 
@@ -332,7 +268,7 @@ def _ask(watch: Watch, history: History, baseline: BaselineRow, kind: LookKind) 
 def _look_to_go_on_with(watch: Watch, history: History, baseline: BaselineRow, kind: LookKind) -> LookRow:
     """The look that a stopped process left open, unless it is older than the pause between looks; else a new one."""
     for look in history.looks(state="open"):
-        if look.kind == kind and 0 <= _age_seconds(look) <= watch.config.interval_seconds:
+        if look.kind == kind and 0 <= age_seconds(look) <= watch.config.interval_seconds:
             return look
         answered = len(history.answers(look.look))
         history.end_look(
