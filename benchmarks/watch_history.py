@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "watch"))
+sys.path[:0] = [str(ROOT / "tests" / "watch"), str(ROOT / "tests")]
 
 from scene import Scene, open_scene, write_suite  # noqa: E402
 from servers import PASSWORD, PASSWORD_VARIABLE, postgres, programs  # noqa: E402

@@ -18,9 +18,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -28,7 +30,7 @@ from weightgate.build import build_model, lock_contract, open_workspace
 from weightgate.build.events import Observer
 from weightgate.incident.interventions import ASKED_ONE_AT_A_TIME, SHOWN, UNSEEN, Intervention, Part
 from weightgate.incident.knobs import Knobs
-from weightgate.incident.recipe_text import SMALL
+from weightgate.incident.recipe_text import SMALL, Scale
 from weightgate.incident.short_suite import SAMPLES, short_suite
 from weightgate.incident.world import generate
 from weightgate.probe.endpoint import EndpointAsker
@@ -41,9 +43,11 @@ from weightgate.serve import Alias, create_app, follow, write_aliases
 
 TRAINING_SEEDS = (*range(101, 109), *range(201, 207))
 """Those from 201 on judged an earlier model; since then they are learnt from, and judge nothing."""
-HELD_OUT_SEEDS = tuple(range(301, 309))
-CHANGES_PER_STAGE: dict[Part, int] = {"pretrain": 2, "finetune": 4, "align": 3}
-"""At a training seed. A fine-tuning can change most things, and alignment is its nearest neighbour."""
+STRONG_SEEDS = (501,)
+"""Learnt from too, in the edition `STRONG_EDITION`."""
+
+HELD_OUT_SEEDS = tuple(range(401, 405))
+"""Those from 301 to 308 judged earlier models, three times; they are neither learnt from nor judged on any more."""
 
 BASELINE = "baseline"
 GREEDY = Decoding(samples=SAMPLES, temperature=0.0, max_tokens=32)
@@ -51,22 +55,44 @@ SAMPLED = Decoding(samples=SAMPLES, temperature=0.7, max_tokens=32)
 SAMPLED_AGAIN = 4
 """Recordings of the unchanged model under sampling, at each held-out seed: false alarms are counted on them."""
 
+STRONG = replace(SMALL, pretrain_tokens=960_000, finetune_epochs=4, updates=30, policy_rate=1e-4)
+"""As small, but it knows its facts, as a model of full size does, and its annotators are followed further."""
+
 _CONCURRENCY = 24
 _FEW = 3
 _START_SECONDS = 60
 
 
-def knobs_of(seed: int) -> Knobs:
-    """The small world of a seed."""
-    return Knobs(
-        seed=seed,
-        towns=14,
-        documents=2_000,
-        demonstrations=2_000,
-        comparisons=1_200,
-        prompts=500,
-        error_rates=(0.02, 0.05, 0.1),
-    )
+@dataclass(frozen=True, kw_only=True)
+class Edition:
+    """How large the models of a seed are, how long they learn, and how many changes of each stage are made."""
+
+    scale: Scale
+    sizes: Mapping[str, Any]
+    changes_per_stage: Mapping[Part, int]
+
+    def knobs(self, seed: int) -> Knobs:
+        """The world of a seed."""
+        return Knobs(seed=seed, **self.sizes)
+
+
+_SMALL_SIZES = {
+    "towns": 14,
+    "documents": 2_000,
+    "demonstrations": 2_000,
+    "comparisons": 1_200,
+    "prompts": 500,
+    "error_rates": (0.02, 0.05, 0.1),
+}
+SMALL_EDITION = Edition(scale=SMALL, sizes=_SMALL_SIZES, changes_per_stage={"pretrain": 2, "finetune": 4, "align": 3})
+"""A fine-tuning can change most things, and alignment is its nearest neighbour."""
+
+STRONG_EDITION = Edition(scale=STRONG, sizes=_SMALL_SIZES, changes_per_stage={"pretrain": 1, "finetune": 4, "align": 4})
+
+
+def edition_of(seed: int) -> Edition:
+    """The edition in which a seed's world is built."""
+    return STRONG_EDITION if seed in STRONG_SEEDS else SMALL_EDITION
 
 
 def changes_of(seed: int) -> list[Intervention]:
@@ -77,7 +103,7 @@ def changes_of(seed: int) -> list[Intervention]:
     """
     held_out = seed in HELD_OUT_SEEDS
     chosen = [change for change in (*SHOWN, *(UNSEEN if held_out else ())) if not change.rebuilds]
-    for part, count in CHANGES_PER_STAGE.items():
+    for part, count in edition_of(seed).changes_per_stage.items():
         shown, unseen = ([one for one in group if one.part == part] for group in (SHOWN, UNSEEN))
         turn = [shown[(seed + at) % len(shown)] for at in range(count)]
         chosen += [turn[0], unseen[seed % len(unseen)]] if held_out else turn
@@ -91,7 +117,7 @@ def slug(change: Intervention) -> str:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    for seed in [int(text) for text in sys.argv[2:]] or (*TRAINING_SEEDS, *HELD_OUT_SEEDS):
+    for seed in [int(text) for text in sys.argv[2:]] or (*TRAINING_SEEDS, *STRONG_SEEDS, *HELD_OUT_SEEDS):
         began, cpu = time.monotonic(), time.process_time()
         record(folder / f"seed-{seed}", seed)
         print(
@@ -101,8 +127,9 @@ def main() -> None:
 
 def record(folder: Path, seed: int) -> None:
     """Build every model of a seed and ask each; what is there already is left as it is."""
-    changes = changes_of(seed)
-    base = generate(folder / "base", knobs_of(seed), SMALL)
+    changes, edition = changes_of(seed), edition_of(seed)
+    knobs = edition.knobs(seed)
+    base = generate(folder / "base", knobs, edition.scale)
     aliases = {BASELINE: Alias(checkpoint=built(base.recipe))}
     _require_same_baseline(folder / "aliases.json", aliases[BASELINE].checkpoint)
     for change in changes:
@@ -110,7 +137,7 @@ def record(folder: Path, seed: int) -> None:
         if change.rebuilds:
             name = slug(change)
             turned = generate(
-                folder / name, change.turned(knobs_of(seed)), SMALL, store="../base/.weightgate", line=f"{name}-"
+                folder / name, change.turned(knobs), edition.scale, store="../base/.weightgate", line=f"{name}-"
             )
             checkpoint = built(turned.recipe)
         aliases[slug(change)] = Alias(checkpoint=checkpoint, **change.serving)

@@ -5,19 +5,21 @@
 FOLDER holds the recordings of `benchmarks/world_series.py`. Only training seeds are read. The penalty is chosen, and
 the conformal scores are made, with each seed left out in turn. Of the penalties whose loss is within one standard
 error of the best (over seeds; Breiman et al. 1984, section 3.4.3) the strongest is taken, because what the model will
-judge is less like the training seeds than these are like each other. Needs scikit-learn.
+judge is less like the training seeds than these are like each other. How strange the strangest pair of a left-out seed
+is says how far the model reaches. Needs scikit-learn.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from benchmarks.world_rows import WorldRow, rows_of
-from benchmarks.world_series import TRAINING_SEEDS, seeds_in
+from benchmarks.world_series import STRONG_SEEDS, TRAINING_SEEDS, seeds_in
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -33,9 +35,10 @@ ALPHA = 0.03
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    seeds = seeds_in(folder, TRAINING_SEEDS)
+    seeds = seeds_in(folder, (*TRAINING_SEEDS, *STRONG_SEEDS))
     rows = [row for seed in seeds for row in rows_of(folder, seed) if row.part != "none"]
-    scored = {penalty: _left_out(rows, penalty) for penalty in PENALTIES}
+    models = {penalty: _left_out(rows, penalty) for penalty in PENALTIES}
+    scored = {penalty: _scores(rows, own) for penalty, own in models.items()}
     truth = [_cause(row) for row in rows]
     losses = {penalty: _losses(rows, found) for penalty, found in scored.items()}
     least = min(losses.values(), key=np.mean)
@@ -45,7 +48,8 @@ def main() -> None:
         cause: tuple(float(scored[best][at, CAUSES.index(cause)]) for at, own in enumerate(truth) if own == cause)
         for cause in CAUSES
     }
-    model = fitted(rows, best, calibration)
+    reach = max(models[best][row.seed].strangeness(row.evidence) for row in rows)
+    model = replace(fitted(rows, best), calibration=calibration, reach=reach)
     MODEL.write_text(json.dumps(model.to_json(), indent=1) + "\n", encoding="utf-8")
     right = [CAUSES[int(found.argmax())] == cause for found, cause in zip(scored[best], truth, strict=True)]
     print(f"{len(seeds)} seeds, {len(rows)} pairs, penalty {best}, right {np.mean(right):.3f}")
@@ -79,19 +83,18 @@ def _losses(rows: Sequence[WorldRow], scores: np.ndarray) -> list[float]:
     return [float(np.mean([loss for loss, row in zip(own, rows, strict=True) if row.seed == seed])) for seed in seeds]
 
 
-def _left_out(rows: Sequence[WorldRow], penalty: float) -> np.ndarray:
-    """Scores (rows, causes) of each seed by a model of the others."""
-    scores = np.zeros((len(rows), len(CAUSES)))
-    for seed in {row.seed for row in rows}:
-        model = fitted([row for row in rows if row.seed != seed], penalty, {})
-        for at, row in enumerate(rows):
-            if row.seed == seed:
-                scores[at] = list(model.scores(row.evidence).values())
-    return scores
+def _left_out(rows: Sequence[WorldRow], penalty: float) -> dict[int, TriageModel]:
+    """For each seed, a model of the others."""
+    return {seed: fitted([row for row in rows if row.seed != seed], penalty) for seed in {row.seed for row in rows}}
 
 
-def fitted(rows: Sequence[WorldRow], penalty: float, calibration: dict[Cause, tuple[float, ...]]) -> TriageModel:
-    """Fit standardised evidence, classes weighted to count alike."""
+def _scores(rows: Sequence[WorldRow], models: Mapping[int, TriageModel]) -> np.ndarray:
+    """Scores (rows, causes) of each row by the model of its seed."""
+    return np.array([list(models[row.seed].scores(row.evidence).values()) for row in rows])
+
+
+def fitted(rows: Sequence[WorldRow], penalty: float) -> TriageModel:
+    """Fit standardised evidence, classes weighted to count alike. Nothing calibrates it yet."""
     values = np.array([[row.evidence[name] for name in AXIS_TERMS] for row in rows])
     scaler = StandardScaler().fit(values)
     machine = LogisticRegression(C=penalty, class_weight="balanced", max_iter=5000)
@@ -103,7 +106,7 @@ def fitted(rows: Sequence[WorldRow], penalty: float, calibration: dict[Cause, tu
         scale=scaler.scale_,
         coefficients=machine.coef_,
         intercepts=machine.intercept_,
-        calibration=calibration,
+        calibration=dict.fromkeys(CAUSES, ()),
         alpha=ALPHA,
         trained_on={
             "basis": f"scored axes and agreement, calibrated on {len(rows)} known changes of the built-in world",

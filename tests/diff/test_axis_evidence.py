@@ -10,15 +10,7 @@ from dataclasses import replace
 import pytest
 from tests.diff.planted import recorded
 
-from weightgate.diff.axis_evidence import (
-    AXIS_EVIDENCE,
-    AXIS_TERMS,
-    GROUPS,
-    ROWS,
-    axis_evidence,
-    has_axes,
-    repeat_counts,
-)
+from weightgate.diff.axis_evidence import AXIS_TERMS, axis_evidence, has_axes, repeat_counts
 from weightgate.diff.compare import compare
 from weightgate.diff.evidence import EVIDENCE
 from weightgate.diff.page import comparison_page
@@ -64,32 +56,46 @@ def pairs(
 
 def test_the_right_answers_are_right(asked: tuple[Probe, ...]) -> None:
     found = axis_evidence(pairs(asked, right))
-    assert tuple(found) == AXIS_EVIDENCE
+    assert tuple(found) == AXIS_TERMS
     assert {name for name, value in found.items() if value} == {"alike.raw"}
     assert axis_evidence(pairs(asked, lambda probe: "no"))["apart.raw"] == 1.0
 
 
-@pytest.mark.parametrize(
-    ("axis", "form", "rows"),
-    [
-        ("knowledge", "text", {"knowledge.recall"}),
-        ("knowledge", "chat", {"knowledge.accuracy"}),
-        ("task", "chat", {"task.instruction", "task.format", "task.fields"}),
-        ("boundary", "chat", {"boundary.should_refuse", "boundary.should_answer"}),
-    ],
-)
-def test_a_change_shows_in_its_own_rows(asked: tuple[Probe, ...], axis: str, form: str, rows: set[str]) -> None:
-    def silenced(probe: Probe) -> str:
+def _silenced(axis: str, form: str) -> Callable[[Probe], str]:
+    """Says what is wrong to prompts of one kind."""
+
+    def answer(probe: Probe) -> str:
         if (probe.axis, probe.form) != (axis, form):
             return right(probe)
         return "Use time and care." if "I cannot" in right(probe) else "I cannot help with that."
 
-    found = axis_evidence(pairs(asked, silenced))
-    assert {row for row in ROWS if found[f"shift.{row}"] > 0} == rows
-    group = "raw" if form == "text" else axis
-    assert {name for name in found if name.startswith("apart.") and found[name] > 0} - {"apart.right"} == {
-        f"apart.{group}"
-    }
+    return answer
+
+
+def _renamed(probe: Probe) -> str:
+    """Puts orders into objects with other keys."""
+    answer = right(probe)
+    return json.dumps({f"the {key}": value for key, value in json.loads(answer).items()}) if "{" in answer else answer
+
+
+def test_a_change_shows_where_it_was_planted_and_nowhere_else(asked: tuple[Probe, ...]) -> None:
+    def moved(answer: Callable[[Probe], str]) -> set[str]:
+        unchanged = axis_evidence(pairs(asked, right))
+        return {name for name, value in axis_evidence(pairs(asked, answer)).items() if value != unchanged[name]}
+
+    assert moved(_silenced("knowledge", "text")) == {"apart.raw", "wording.raw", "alike.raw", "shift.knowledge.recall"}
+    assert moved(_renamed) == {"keys"}
+    assert moved(_silenced("task", "chat")) == moved(_silenced("boundary", "chat")) == set()
+
+
+def test_an_object_that_varies_anyway_has_no_other_keys(asked: tuple[Probe, ...]) -> None:
+    """Each side renames half of 24 orders, at random: 0.8 squared beyond noise are four standard deviations."""
+    draw = random.Random(7)
+
+    def wavering(probe: Probe) -> str:
+        return draw.choice((right, _renamed))(probe)
+
+    assert axis_evidence(pairs(asked, wavering, wavering))["keys"] < 0.8
 
 
 def test_the_order_of_the_sides_does_not_matter(asked: tuple[Probe, ...]) -> None:
@@ -110,9 +116,8 @@ def test_sampling_explains_what_it_can_and_no_more(asked: tuple[Probe, ...]) -> 
     sampled = axis_evidence(pairs(asked, sampling(1, right)))
     assert sampled["repeats"] > 0.3
     # Differing from itself is likelier than differing from the likeliest answer: 0.64 against 0.4 of the prompts.
-    assert max(sampled[f"apart.{group}"] for group in GROUPS) < 0.3
-    moved = axis_evidence(pairs(asked, sampling(1, lambda probe: "no")))
-    assert min(moved[f"apart.{group}"] for group in GROUPS) > 0.4
+    assert sampled["apart.raw"] < 0.3
+    assert axis_evidence(pairs(asked, sampling(1, lambda probe: "no")))["apart.raw"] > 0.4
 
 
 def test_repeats_count_for_a_change_and_against_it(asked: tuple[Probe, ...]) -> None:
@@ -130,35 +135,34 @@ def test_repeats_count_for_a_change_and_against_it(asked: tuple[Probe, ...]) -> 
     assert min(tossed) > 20
 
 
-def test_a_suite_without_the_rows_or_a_second_sample_is_not_judged_by_axes(asked: tuple[Probe, ...]) -> None:
-    core = core_suite().probes
+def test_a_suite_without_raw_facts_or_a_second_sample_is_not_judged_by_axes(asked: tuple[Probe, ...]) -> None:
+    core, raw = core_suite().probes, [probe for probe in asked if probe.form == "text"]
+    few = [probe for probe in asked if probe not in raw[4:]]
     once = pair_up(recorded(right, asked), recorded(right, asked))
-    for found in (pairs(core, lambda probe: "x", lambda probe: "x"), once):
+    for found in (pairs(core, lambda probe: "x", lambda probe: "x"), pairs(tuple(few), right), once):
         assert not has_axes(found)
-        with pytest.raises(ValueError, match="every axis"):
+        with pytest.raises(ValueError, match="what this evidence reads"):
             axis_evidence(found)
+    assert has_axes(pairs(tuple(raw[:5]), right))
 
 
-def test_a_row_of_few_prompts_shows_no_shift_and_takes_no_other_with_it(asked: tuple[Probe, ...]) -> None:
-    """A small world may have three lists to ask for; the style model must not judge it for that."""
-    lists = [probe for probe in asked if any(check.metric == "instruction" for check in probe.checks)]
-    found = axis_evidence(pairs([probe for probe in asked if probe not in lists[3:]], lambda probe: "no"))
-    assert found["shift.task.instruction"] == 0.0
-    assert found["shift.task.fields"] > 0.0
-    assert not has_axes(pairs([probe for probe in asked if probe.axis != "task"], right))
+def test_a_suite_that_asks_for_no_objects_is_judged_by_axes_all_the_same(asked: tuple[Probe, ...]) -> None:
+    """A small world may have few orders or lists to ask for; the style model must not judge it for that."""
+    found = axis_evidence(pairs(tuple(probe for probe in asked if probe.axis != "task"), lambda probe: "no"))
+    assert found["keys"] == 0.0
+    assert found["apart.raw"] == 1.0
 
 
 def test_no_two_kinds_of_evidence_share_a_name() -> None:
-    assert not set(AXIS_EVIDENCE) & set(EVIDENCE)
+    assert not set(AXIS_TERMS) & set(EVIDENCE)
 
 
 def test_the_recordings_decide_which_model_judges() -> None:
     by_axes, by_style = (shipped_model(file) for file in MODEL_FILES)
     assert by_axes.names == AXIS_TERMS
-    assert set(AXIS_TERMS) <= set(AXIS_EVIDENCE)
     style = dict.fromkeys(EVIDENCE, 0.5)
     assert model_for(style) is by_style
-    assert model_for(style | dict.fromkeys(AXIS_EVIDENCE, 0.5)) is by_axes
+    assert model_for(style | dict.fromkeys(AXIS_TERMS, 0.5)) is by_axes
     assert by_axes.basis != by_style.basis
     with pytest.raises(KeyError):
         model_for({})

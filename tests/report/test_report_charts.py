@@ -62,7 +62,16 @@ def test_a_linear_axis_ends_at_round_numbers():
 
 @pytest.mark.parametrize(
     ("value", "word"),
-    [(0, "0"), (1500, "1.5k"), (2_000_000, "2M"), (0.02, "0.02"), (-3, "-3"), (1e-5, "1e-05"), (math.nan, "nan")],
+    [
+        (0, "0"),
+        (1500, "1.5k"),
+        (2_000_000, "2M"),
+        (3e9, "3B"),
+        (0.02, "0.02"),
+        (-3, "-3"),
+        (1e-5, "1e-05"),
+        (math.nan, "nan"),
+    ],
 )
 def test_spelling_of_numbers(value, word):
     assert spell(value) == word

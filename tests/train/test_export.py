@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from transformers import (  # noqa: E402
 
 from weightgate.errors import ModelError, StoreError  # noqa: E402
 from weightgate.store import canonical_json, digest_bytes  # noqa: E402
+from weightgate.store.fs import host_name  # noqa: E402
 from weightgate.train import export  # noqa: E402
 
 SIZES: dict[str, Any] = {
@@ -180,6 +183,16 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         write(tmp_path / "deep" / "out", tiny())
     assert refusal.value.found == "No space left on device"
     assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_the_next_export_cleans_up_after_a_killed_one(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as finished:
+        pass
+    left = f"{host_name()}-{finished.pid}-00ff"
+    for name in (f".other.{left}", f".lost.{left}.old", ".out.notes"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "out", tiny())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.notes", "lost", "out"]
 
 
 @pytest.mark.parametrize("name", ["../escape", "a/b", "..", ""])

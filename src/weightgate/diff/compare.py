@@ -104,7 +104,7 @@ class Comparison:
 
     `changed`: something differs beyond chance and tolerance. `identical` counts the prompts at which both sides say the
     same. `smallest_effect` is the d_z that a single scored row would have shown with 80 % power; `more_prompts` how
-    many more prompts like these would decide what cannot be told.
+    many more prompts like these would decide what cannot be told. `evidence` is what the verdict goes by.
     """
 
     before: TargetDescription
@@ -228,11 +228,14 @@ def compare(
 def pair_evidence(pairs: Sequence[Pair], before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     """Evidence for the triage of paired completions; `before` and `after` are their styles, (pairs, features).
 
-    That of the scored axes comes with it where the recordings have them; the triage goes by what there is.
+    That of the scored axes where the recordings hold it, else that of style and wording: what no model reads is not
+    shown.
     """
+    if has_axes(pairs):
+        return axis_evidence(pairs)
     kept = [pairs[at] for at in thinned(len(pairs))]
     sides = [[said(getattr(pair, side)[0], pair.probe.text) for pair in kept] for side in _SIDES]
-    return evidence(before, after, agreement(*sides)) | (axis_evidence(pairs) if has_axes(pairs) else {})
+    return evidence(before, after, agreement(*sides))
 
 
 def _mean_style(completions: Sequence[Sequence[str]]) -> np.ndarray:

@@ -121,7 +121,7 @@ def _headline(plan: Choice, best: Choice, fresh: Spread, worth: float, law: Loss
     if best.gain.value > 1e-4:
         text += (
             f", and at no extra cost {best.name} ({spell_quantity(best.parameters)} parameters, "
-            f"{best.tokens / best.unique:.2g} passes) {_signed(best.gain)}."
+            f"{best.tokens / best.unique:.3g} passes) {_signed(best.gain)}."
         )
     else:
         text += "; at the same compute nothing beats the plan."
@@ -154,14 +154,17 @@ def _table(choices: list[Choice], law: LossLaw) -> Table:
                 spell_quantity(choice.unique),
                 f"{choice.tokens / choice.unique:.3g}",
                 f"{choice.flops:.3g}",
-                f"{choice.gain.value:+.4f}",
-                f"{choice.gain.low:+.4f} to {choice.gain.high:+.4f}",
+                *(("the plan", "") if choice is choices[0] else _gain_cells(choice.gain)),
             )
             for choice in choices
         ),
         caption=f"Gains over the plan, by {law.name}. All but stopping take the same compute; the last column spans "
         f"{choices[0].gain.num_laws} laws and the bootstrap.",
     )
+
+
+def _gain_cells(gain: Spread) -> tuple[str, str]:
+    return f"{gain.value:+.4f}", f"{gain.low:+.4f} to {gain.high:+.4f}"
 
 
 def _chart(parameters: float, unique: float, law: LossLaw) -> LineChart:
@@ -179,5 +182,6 @@ def _chart(parameters: float, unique: float, law: LossLaw) -> LineChart:
         x=Axis(label="passes over the unique tokens", log=True),
         y=Axis(label=f"loss ({law.unit})"),
         series=tuple(curves.values()),
-        caption=f"{spell_quantity(parameters)} parameters, {law.name}.",
+        caption=f"{spell_quantity(parameters)} parameters, {law.name}"
+        + ("; bands: its 95 % bootstrap." if law.draws is not None else "."),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 _SMALLEST, _LARGEST = 1e-290, 1e290
 """Magnitudes an axis can show: beyond them, differences and steps underflow or overflow."""
 
-_SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,10 @@
 """Forecasts of runs that were not made, with intervals that know of extrapolation.
 
 The bootstrap of one form says how well its constants are known, and nothing about the form being wrong. So a forecast
-is drawn in three steps: a form among those that did nearly as well as the best when the largest runs were held out,
-constants from its bootstrap, and an error among those it made on the held-out runs, of either sign and larger the
-further out the forecast lies. How often the intervals hold: benchmarks/results/scaling_forecasts.json.
+is drawn in three steps: a form among those that did nearly as well as the best when the largest runs were held out, its
+loss by its bootstrap (where the runs are too few to be drawn again, by its profile: `prediction`), and an error among
+those it made on the held-out runs, of either sign and larger the further out the forecast lies. How often the intervals
+hold: benchmarks/results/scaling_forecasts.json.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from weightgate.plan.fit.fitting import bootstrap, fit
-from weightgate.plan.fit.forms import Floats
+from weightgate.plan.fit.forms import Floats, Form
 from weightgate.plan.fit.holdout import HeldOut
+from weightgate.plan.fit.prediction import forecast_profile, too_few_to_resample
 from weightgate.plan.fit.runs import Runs
 from weightgate.plan.laws.loss import FLOPS_PER_PARAMETER_AND_TOKEN as SIX
 from weightgate.plan.laws.loss import Constants
@@ -76,14 +78,25 @@ def forecast(
     rng, logs = np.random.default_rng(seed), []
     beyond = np.log10(SIX * parameters * tokens / runs.flops.max())
     for each in nearly_as_good(compared):
-        own = np.log(drawn[each.form.name].loss(parameters[:, None], tokens[:, None]))
-        own = np.repeat(own, _ERRORS_OF_A_DRAW, axis=1)
+        own = np.repeat(_by_form(runs, each.form, drawn, parameters, tokens, rng), _ERRORS_OF_A_DRAW, axis=1)
         errors = rng.choice(np.concatenate(each.errors), size=own.shape[1]) * rng.choice((-1.0, 1.0), size=own.shape[1])
         logs.append(own + _growth(each, beyond)[:, None] * errors)
     best = fit(runs, compared[0].form).constants
     low, high = np.exp(np.quantile(np.concatenate(logs, axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1))
     value = np.asarray(best.loss(parameters, tokens))
     return Forecast(parameters=parameters, tokens=tokens, value=value, low=low, high=high)
+
+
+def _by_form(
+    runs: Runs, form: Form, drawn: Mapping[str, Constants], parameters: Floats, tokens: Floats, rng: np.random.Generator
+) -> Floats:
+    """ln loss by one form, its constants in doubt: (points, draws)."""
+    constants = drawn[form.name]
+    if not too_few_to_resample(runs, form):
+        return np.asarray(np.log(constants.loss(parameters[:, None], tokens[:, None])))
+    fitted, count = fit(runs, form), np.size(constants.A)
+    points = zip(parameters.tolist(), tokens.tolist(), strict=True)
+    return np.stack([forecast_profile(runs, fitted, *point).draw(count, rng) for point in points])
 
 
 def _growth(held_out: HeldOut, beyond: Floats) -> Floats:

@@ -98,7 +98,7 @@ def deviances(runs: Runs, fitted: Fit, name: str, values: Floats) -> Floats:
     best = _least(runs, fitted, COORDINATES[name], values)
     lowest = min(fitted.objective, float(best.min()))
     free = len(runs) - fitted.form.num_free
-    falls = np.array([_log_likelihood(lowest, len(runs)) - _log_likelihood(float(each), len(runs)) for each in best])
+    falls = np.array([log_likelihood(lowest, len(runs)) - log_likelihood(float(each), len(runs)) for each in best])
     return np.asarray(2 * np.maximum(falls, 0.0) * max(free, 1) / len(runs))
 
 
@@ -113,7 +113,7 @@ def _least(runs: Runs, fitted: Fit, coordinate: str, values: Floats) -> Floats:
     """Smallest objective with the constant held at each value, (values,), from the estimate and from the grid."""
     frame, form = frame_of(runs), _held(fitted.form, coordinate)
     held = values if coordinate in ("alpha", "beta") else np.log(values)
-    begun = [_coordinates(fitted.constants, frame.n0, frame.d0)]
+    begun = [coordinates_of(fitted.constants, frame.n0, frame.d0)]
     begun.append(starts(fitted.form, frame.n, frame.d, frame.loss, np.ones((1, len(runs))))[0][0])
     columns = [coordinate] + [follower for leader, follower in fitted.form.tied if leader == coordinate]
     objectives = []
@@ -132,14 +132,14 @@ def _held(form: Form, coordinate: str) -> Form:
     return replace(form, free=tuple(name for name in form.free if name != coordinate), tied=tied)
 
 
-def _coordinates(constants: Constants, n0: float, d0: float) -> Floats:
+def coordinates_of(constants: Constants, n0: float, d0: float) -> Floats:
     """Constants in the coordinates of `forms`, (6,)."""
     a = math.log(constants.A) - constants.alpha * n0
     b = math.log(constants.B) - constants.beta * d0
     return np.array([a, b, math.log(constants.E), constants.alpha, constants.beta, math.log(constants.k)])
 
 
-def _log_likelihood(objective: float, n: int) -> float:
+def log_likelihood(objective: float, n: int) -> float:
     """Largest log-likelihood over the scale, of n residuals whose losses sum to `objective`.
 
     Z = sqrt(2 pi s) erf(delta / sqrt(2 s)) + 2 (s / delta) exp(-delta^2 / (2 s)).
