@@ -13,7 +13,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,6 @@ PENALTY = 3.0
 """Weight of |w|^2 / 2: chosen on the built-in world and on HH, where 0.3 to 3 differ by less than .01 in AUC."""
 
 _STEPS = 40
-_GATE_PENALTY, _GATE_WORDS, _LEAST_GATE_COUNT, _GATE_SHIFT = 1.0, 60, 5, 31_337
-"""Of the second model, which says how far the first can be relied on: its penalty, words read of a prompt, how often a
-word must occur, and how far apart the columns of the two margins lie. Chosen on seeds that no result is told of."""
-
 _ANSWER_WORDS, _CROSSED_ANSWER_WORDS, _CROSSED_PROMPT_WORDS = 150, 24, 12
 _GATE_PENALTY, _GATE_WORDS, _LEAST_GATE_COUNT, _GATE_SHIFT = 1.0, 60, 5, 31_337
 """Of the second model, which says how far the first can be relied on: its penalty, words read of a prompt, how often a
@@ -48,11 +44,12 @@ Hashes = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sparse:
-    """Rows of a sparse matrix: row i holds `columns[starts[i]:starts[i + 1]]` with `weights`."""
+    """Rows of a sparse matrix: row i holds `columns[starts[i]:starts[i + 1]]` with `weights`, of `width`."""
 
     starts: NDArray[np.int64]
     columns: NDArray[np.int32]
     weights: NDArray[np.float32]
+    width: int = BUCKETS
 
     def times(self, vector: Floats, rows: Ints) -> Floats:
         """The product of the given rows with a vector: (rows)."""
@@ -60,16 +57,21 @@ class Sparse:
         return _row_sums(vector[self.columns[flat]] * self.weights[flat], lengths)
 
     def transposed_times(self, values: Floats, rows: Ints) -> Floats:
-        """The product of the transposed rows with one value each: (BUCKETS)."""
+        """The product of the transposed rows with one value each: (width)."""
         flat, lengths = self._flat(rows)
         spread = np.repeat(values, lengths) * self.weights[flat]
-        return np.bincount(self.columns[flat], weights=spread, minlength=BUCKETS).astype(np.float64)
+        return np.bincount(self.columns[flat], weights=spread, minlength=self.width).astype(np.float64)
 
     def picked(self, rows: Ints) -> Sparse:
         """The given rows as a matrix of their own."""
         flat, lengths = self._flat(rows)
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return Sparse(starts=starts, columns=self.columns[flat], weights=self.weights[flat])
+        return Sparse(starts=starts, columns=self.columns[flat], weights=self.weights[flat], width=self.width)
+
+    def narrowed(self) -> tuple[Sparse, Ints]:
+        """The matrix without its empty columns, and which columns are left."""
+        used, columns = np.unique(self.columns, return_inverse=True)
+        return replace(self, columns=columns.reshape(-1).astype(np.int32), width=len(used)), used
 
     def _flat(self, rows: Ints) -> tuple[NDArray[np.int64] | slice, NDArray[np.int64]]:
         lengths = np.diff(self.starts)
@@ -147,20 +149,22 @@ def fit(content: Sparse, dense: Floats, targets: Floats, rows: Ints, penalty: fl
         targets: (all rows) probability, 0..1, that the first answer wins.
         penalty: weight of |w|^2 / 2, over the whole sum of losses.
     """
-    inside = content.picked(rows)
+    inside, used = content.picked(rows).narrowed()
     every = np.arange(len(rows), dtype=np.int32)
     columns, wanted = dense[rows], targets[rows]
 
     def loss(x: Floats) -> tuple[float, Floats]:
-        words, rest = x[:BUCKETS], x[BUCKETS:]
+        words, rest = x[: len(used)], x[len(used) :]
         logits = inside.times(words, every) + columns @ rest
         value = float((np.logaddexp(0.0, logits) - wanted * logits).sum() + penalty * (x @ x) / 2)
         wrong = sigmoid(logits) - wanted
         gradient = np.concatenate([inside.transposed_times(wrong, every), columns.T @ wrong])
         return value, gradient + penalty * x
 
-    found = minimise(loss, np.zeros(BUCKETS + dense.shape[1]), steps=_STEPS)
-    return ContentModel(words=found[:BUCKETS], dense=found[BUCKETS:])
+    found = minimise(loss, np.zeros(len(used) + dense.shape[1]), steps=_STEPS)
+    words = np.zeros(content.width)
+    words[used] = found[: len(used)]
+    return ContentModel(words=words, dense=found[len(used) :])
 
 
 def folds_of(prompts: Ints, folds: int = FOLDS) -> Ints:
