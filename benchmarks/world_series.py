@@ -43,8 +43,8 @@ from weightgate.serve import Alias, create_app, follow, write_aliases
 
 TRAINING_SEEDS = (*range(101, 109), *range(201, 207))
 """Those from 201 on judged an earlier model; since then they are learnt from, and judge nothing."""
-STRONG_SEEDS = (501,)
-"""Learnt from too, in the edition `STRONG_EDITION`."""
+STRONG_SEEDS = (501, 502, 503)
+"""Learnt from too, in the editions of models that know their facts."""
 
 HELD_OUT_SEEDS = tuple(range(401, 405))
 """Those from 301 to 308 judged earlier models, three times; they are neither learnt from nor judged on any more."""
@@ -88,11 +88,15 @@ SMALL_EDITION = Edition(scale=SMALL, sizes=_SMALL_SIZES, changes_per_stage={"pre
 """A fine-tuning can change most things, and alignment is its nearest neighbour."""
 
 STRONG_EDITION = Edition(scale=STRONG, sizes=_SMALL_SIZES, changes_per_stage={"pretrain": 1, "finetune": 4, "align": 4})
+KNOWING_EDITION = replace(STRONG_EDITION, changes_per_stage={"pretrain": 4, "finetune": 2, "align": 2})
+"""What pre-training changes in a model that knows its facts, which the edition before it shows once."""
 
 
 def edition_of(seed: int) -> Edition:
     """The edition in which a seed's world is built."""
-    return STRONG_EDITION if seed in STRONG_SEEDS else SMALL_EDITION
+    if seed not in STRONG_SEEDS:
+        return SMALL_EDITION
+    return STRONG_EDITION if seed == STRONG_SEEDS[0] else KNOWING_EDITION
 
 
 def changes_of(seed: int) -> list[Intervention]:
