@@ -29,7 +29,7 @@ from weightgate.train.generator import Piece
 class Endless:
     context_tokens = 100
     def encode_messages(self, messages): return [1] * len(messages)
-    def stream(self, prompt, settings):
+    def stream(self, prompt, settings, seed):
         while True:
             yield Piece(text=f"turn {len(prompt)} ", num_tokens=1)
             time.sleep(0.01)
@@ -45,6 +45,7 @@ class Echo:
         self.context_tokens = context_tokens
         self.ending = ending
         self.interrupted = interrupted
+        self.batch_invariant = True
 
     def encode_text(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]
@@ -52,14 +53,16 @@ class Echo:
     def encode_messages(self, messages: Sequence[tuple[str, str]]) -> list[int]:
         return self.encode_text("|".join(f"{role}={content}" for role, content in messages))
 
-    def answer(self, prompts: Sequence[Sequence[int]], settings: Settings) -> list[list[Answer]]:
+    def answer(
+        self, prompts: Sequence[Sequence[int]], settings: Settings, seeds: Sequence[int | None]
+    ) -> list[list[Answer]]:
         raise AssertionError("a chat streams")
 
-    def stream(self, prompt: Sequence[int], settings: Settings) -> Iterator[Piece]:
+    def stream(self, prompt: Sequence[int], settings: Settings, seed: int | None) -> Iterator[Piece]:
         yield Piece(text="".join(map(chr, prompt)), num_tokens=1)
         if self.interrupted:
             raise KeyboardInterrupt
-        yield Piece(text=f" seed={settings.seed} max={settings.max_tokens}{self.ending}", num_tokens=1, finish="stop")
+        yield Piece(text=f" seed={seed} max={settings.max_tokens}{self.ending}", num_tokens=1, finish="stop")
 
 
 def said(lines: str, echo: Echo | None = None) -> str:

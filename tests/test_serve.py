@@ -12,6 +12,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +22,33 @@ import pytest
 
 pytest.importorskip("torch", reason="the endpoint serves a model")
 pytest.importorskip("starlette", reason="the endpoint needs weightgate[serve]")
+import torch
+
 from eventually import LIMIT_SECONDS
 from server_process import running
 from tiny_endpoint import CONTEXT, tiny_generator
 from weightgate.errors import StoreError, UserError
-from weightgate.serve import Aliases, Fixed, Options, Served, create_app, follow, generator_of, serve, write_aliases
+from weightgate.serve import (
+    Aliases,
+    Fixed,
+    Manner,
+    Options,
+    Served,
+    create_app,
+    follow,
+    generator_of,
+    serve,
+    write_aliases,
+)
 from weightgate.serve.batching import Batcher
+from weightgate.serve.manner import Mannered
 from weightgate.serve.requests import RequestError
 from weightgate.store import Store
+from weightgate.train import model_generator
 from weightgate.train.checkpoints import MODEL_CONFIG, publish
 from weightgate.train.generator import Answer, Piece, Settings
 from weightgate.train.models import config_json, saved_tensors
+from weightgate.train.sampling import Completion, generate
 
 TOKEN = "open sesame"
 
@@ -310,9 +328,11 @@ class Repeating:
     """A generator that answers with its prompt and notes what it was asked, once `free` says that it may."""
 
     context_tokens = 64
+    batch_invariant = True
 
     def __init__(self, *, fails: bool = False, busy: bool = False) -> None:
         self.batches: list[int] = []
+        self.seeds: list[list[int | None]] = []
         self.fails = fails
         self.free = threading.Event()
         if not busy:
@@ -326,14 +346,17 @@ class Repeating:
             raise UserError("the template takes no system message")
         return self.encode_text(messages[-1][1])
 
-    def answer(self, prompts: Sequence[Sequence[int]], settings: Settings) -> list[list[Answer]]:
+    def answer(
+        self, prompts: Sequence[Sequence[int]], settings: Settings, seeds: Sequence[int | None]
+    ) -> list[list[Answer]]:
         self.batches.append(len(prompts))
+        self.seeds.append(list(seeds))
         assert self.free.wait(LIMIT_SECONDS)
         if self.fails:
             raise RuntimeError("secret detail")
         return [[Answer(text="".join(map(chr, prompt)), finish="stop", num_tokens=1)] for prompt in prompts]
 
-    def stream(self, prompt: Sequence[int], settings: Settings) -> Iterator[Piece]:
+    def stream(self, prompt: Sequence[int], settings: Settings, seed: int | None) -> Iterator[Piece]:
         if self.fails:
             raise RuntimeError("secret detail")
         yield Piece(text="a", num_tokens=1, finish="stop")
@@ -354,13 +377,20 @@ def in_memory(
     return asyncio.run(send())
 
 
-def batched(generator: Repeating, prompts: Sequence[tuple[int, Settings]], *, max_batch: int = 64) -> list[str]:
-    """Queue all prompts before the time in which they gather is over, and return what was answered."""
+def batched(
+    generator: Repeating, prompts: Sequence[tuple[int, Settings]], *, max_batch: int = 64, seeded: bool = True
+) -> list[str]:
+    """Queue all prompts before the time in which they gather is over, and return what was answered.
+
+    The seed of each is its letter, unless none are `seeded`.
+    """
 
     async def ask() -> list[list[Answer]]:
         batcher = Batcher(wait_seconds=0.001, max_batch=max_batch, max_waiting=99)
         # Each is in the queue when the loop has run it for the first time, and the loop looks at the clock after that.
-        answers = await asyncio.gather(*(batcher.answer(generator, [letter], each) for letter, each in prompts))
+        answers = await asyncio.gather(
+            *(batcher.answer(generator, [letter], each, letter if seeded else None) for letter, each in prompts)
+        )
         batcher.close()
         return answers
 
@@ -372,6 +402,7 @@ def test_equal_settings_are_completed_together_and_others_apart() -> None:
     asked = [(97 + number, Settings(max_tokens=5 + number % 2)) for number in range(20)]
     assert batched(repeating, asked) == [chr(letter) for letter, _ in asked]
     assert repeating.batches == [10, 10]
+    assert repeating.seeds == [list(range(97, 117, 2)), list(range(98, 117, 2))]
     repeating = Repeating()
     batched(repeating, [(97, Settings(max_tokens=1))] * 10, max_batch=4)
     assert repeating.batches == [4, 4, 2]
@@ -391,7 +422,7 @@ def test_requests_that_come_while_the_model_is_busy_have_one_worker() -> None:
         batcher, repeating = Batcher(wait_seconds=0.001, max_batch=4, max_waiting=99), Repeating(busy=True)
         asked = []
         for number in range(24):
-            asked.append(asyncio.create_task(batcher.answer(repeating, [97 + number], Settings(max_tokens=1))))
+            asked.append(asyncio.create_task(batcher.answer(repeating, [97 + number], Settings(max_tokens=1), None)))
             await asyncio.sleep(0.005)
         repeating.free.set()
         answers = await asyncio.gather(*asked)
@@ -407,7 +438,7 @@ def test_requests_that_come_while_the_model_is_busy_have_one_worker() -> None:
 def test_an_overloaded_endpoint_says_so() -> None:
     async def ask() -> list[list[Answer] | BaseException]:
         batcher, repeating = Batcher(wait_seconds=0.001, max_batch=64, max_waiting=3), Repeating()
-        asked = [batcher.answer(repeating, [97], Settings(max_tokens=1)) for _ in range(8)]
+        asked = [batcher.answer(repeating, [97], Settings(max_tokens=1), None) for _ in range(8)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         batcher.close()
         return answers
@@ -466,15 +497,84 @@ def test_checkpoints_are_loaded_once_and_dropped_when_unnamed(tmp_path: Path) ->
     assert loaded == ["1", "2", "1"]
 
 
+SEEDS = [0, 2**64 - 1, None, 7, 0, None, 2**63, 1]
+QUESTIONS = ["the", "the quick brown", "why", "the lazy dog and naïve café owners", "the", "x", "ask why " * 4, "fox"]
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Yields a list that grows by the number of rows whenever the sampler is called."""
+    rows: list[int] = []
+
+    def counting(model: Any, prompts: Sequence[Any], **settings: Any) -> list[Completion]:
+        rows.append(len(prompts))
+        return generate(model, prompts, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model_generator, "generate", counting)
+        yield rows
+
+
+def shown(answer: Answer) -> tuple[object, ...]:
+    """Everything but the log-probabilities, whose last digits depend on batch mates."""
+    return answer.text, answer.finish, answer.num_tokens, [token.text for token in answer.tokens]
+
+
+@pytest.mark.parametrize("stop", [(), ("e", "é1")])
+def test_prompts_with_seeds_share_a_batch_that_none_of_them_notices(
+    monkeypatch: pytest.MonkeyPatch, stop: tuple[str, ...]
+) -> None:
+    # No draw here comes closer than 8e-6 to where two tokens meet; batch mates move that by 1e-6 at most.
+    generator = tiny_generator(1)
+    settings = Settings(max_tokens=16, temperature=1.0, num_answers=3, stop=stop, logprobs=1)
+    prompts = [generator.encode_text(question) for question in QUESTIONS]
+    with counted(monkeypatch) as rows:
+        together = generator.answer(prompts, settings, SEEDS)
+    assert rows == [3 * len(prompts)]
+    for prompt, seed, answers in zip(prompts, SEEDS, together, strict=True):
+        assert len(answers) == 3
+        if seed is not None:
+            [alone] = generator.answer([prompt], settings, [seed])
+            assert list(map(shown, alone)) == list(map(shown, answers))
+    assert together[0] == together[4], "equal prompts with equal seeds, one of them 0"
+    assert len({answer.text for answers in together for answer in answers}) > len(prompts)
+
+
+def test_answers_without_a_seed_are_drawn_anew() -> None:
+    generator = tiny_generator(1)
+    prompt = generator.encode_text("the quick")
+    answers = generator.answer([prompt] * 6, Settings(max_tokens=24, temperature=1.5), [None] * 6)
+    # Two such completions of 24 tokens agree with odds far below one in a million.
+    assert len({answer.text for [answer] in answers}) == 6
+
+
+@pytest.mark.parametrize(("precision", "invariant"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_coarser_than_float32_batch_mates_are_noticed(precision: torch.dtype, invariant: bool) -> None:
+    made = tiny_generator(1)
+    generator = replace(made, model=made.model.to(precision))
+    assert generator.batch_invariant == Mannered(generator=generator, manner=Manner()).batch_invariant == invariant
+
+
+def test_where_batch_mates_are_noticed_a_prompt_with_a_seed_is_completed_alone() -> None:
+    repeating = Repeating()
+    repeating.batch_invariant = False
+    assert batched(repeating, [(97 + number, Settings(max_tokens=5)) for number in range(8)]) == list("abcdefgh")
+    assert sorted(repeating.seeds) == [[97 + number] for number in range(8)]
+    assert len(batched(repeating, [(97, Settings(max_tokens=5))] * 3)) == 3, "equal seeds are no batch mates either"
+    assert repeating.batches == [1] * 11
+    batched(repeating, [(97, Settings(max_tokens=5))] * 3, seeded=False)
+    assert repeating.batches[11:] == [3]
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_streams_with_stop_strings_equal_whole_answers(seed: int) -> None:
     generator = tiny_generator(seed)
     prompt = generator.encode_text("the fox")
-    full = generator.answer([prompt], Settings(max_tokens=40, temperature=1.0, seed=seed))[0][0].text
+    full = generator.answer([prompt], Settings(max_tokens=40, temperature=1.0), [seed])[0][0].text
     for stop in ((full[3:5],), (full[10:13], full[7:8]), ("absent",)):
-        settings = Settings(max_tokens=40, temperature=1.0, seed=seed, stop=tuple(filter(None, stop)), logprobs=0)
-        answer = generator.answer([prompt], settings)[0][0]
-        pieces = list(generator.stream(prompt, settings))
+        settings = Settings(max_tokens=40, temperature=1.0, stop=tuple(filter(None, stop)), logprobs=0)
+        answer = generator.answer([prompt], settings, [seed])[0][0]
+        pieces = list(generator.stream(prompt, settings, seed))
         assert "".join(piece.text for piece in pieces) == answer.text
         assert sum(piece.num_tokens for piece in pieces) == answer.num_tokens
         assert [piece.finish for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
@@ -505,8 +605,8 @@ def test_a_checkpoint_of_a_store_is_loaded_by_its_ref(tmp_path: Path) -> None:
     store.set_ref("s", identity, old=None, why="test")
     loaded = generator_of(tmp_path / "weightgate.yaml", "s")
     assert loaded.checkpoint == identity
-    prompt, settings = made.encode_text("the fox"), Settings(max_tokens=20, temperature=1.0, seed=1)
-    assert loaded.answer([prompt], settings) == made.answer([prompt], settings)
+    prompt, settings = made.encode_text("the fox"), Settings(max_tokens=20, temperature=1.0)
+    assert loaded.answer([prompt], settings, [1]) == made.answer([prompt], settings, [1])
     write_aliases(tmp_path / "aliases.json", {"live": "s"})
     assert follow(tmp_path / "weightgate.yaml", tmp_path / "aliases.json").get("live").checkpoint == identity
     with pytest.raises(StoreError):

@@ -46,14 +46,24 @@ class Chat:
 
     Args:
         generator: who answers.
-        settings: how; `/seed` changes the seed, and the room left in the context bounds the length further.
+        settings: how; the room left in the context bounds the length further.
+        seed: decides the answers, until `/seed` changes it; None: nothing does.
         output: where answers go.
         interactive: whether a prompt is shown; False for piped input, whose output should hold answers only.
     """
 
-    def __init__(self, generator: Generator, settings: Settings, *, output: TextIO, interactive: bool) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        settings: Settings,
+        *,
+        seed: int | None = None,
+        output: TextIO,
+        interactive: bool,
+    ) -> None:
         self.conversation = Conversation()
         self.settings = settings
+        self.seed = seed
         self._generator = generator
         self._output = output
         self._interactive = interactive
@@ -90,12 +100,12 @@ class Chat:
 
     def _seed(self, text: str) -> str:
         if not text:
-            self.settings = replace(self.settings, seed=None)
+            self.seed = None
             return "no seed"
         if not text.isascii() or not text.isdecimal() or int(text) >= 2**64:
             return "a seed is a whole number below 2**64"
-        self.settings = replace(self.settings, seed=int(text))
-        return f"seed {int(text)}"
+        self.seed = int(text)
+        return f"seed {self.seed}"
 
     def _answer(self, message: str) -> None:
         """Answer and remember both sides; what was stopped by Ctrl-C is remembered as far as it came."""
@@ -123,7 +133,7 @@ class Chat:
         if room < 1:
             raise UserError("the conversation fills the context", mend="/reset")
         settings = replace(self.settings, max_tokens=min(self.settings.max_tokens, room))
-        for piece in self._generator.stream(prompt, settings):
+        for piece in self._generator.stream(prompt, settings, self.seed):
             yield piece.text
 
     def _say(self, text: str) -> None:
@@ -149,8 +159,8 @@ def chat_loop(
         raise UserError("the temperature cannot be used", expected="a number, at least 0", found=str(temperature))
     source, output = source or sys.stdin, output or sys.stdout
     interactive = source.isatty() and output.isatty()
-    settings = Settings(max_tokens=max_tokens, temperature=temperature, seed=seed)
-    session = Chat(generator, settings, output=output, interactive=interactive)
+    settings = Settings(max_tokens=max_tokens, temperature=temperature)
+    session = Chat(generator, settings, seed=seed, output=output, interactive=interactive)
     session.run(_typed(output) if interactive else _piped(source))
 
 

@@ -55,20 +55,19 @@ def test_greedy_equals_transformers_token_for_token(model):
 
 
 def test_rows_do_not_depend_on_batch_mates(model):
-    settings = {"max_tokens": 10, "temperature": 0.9, "stop_ids": (STOP, 8, 9, 10), "pad_id": PAD, "seed": 5}
-    together = generate(model, PROMPTS, logprobs=True, **settings)
+    settings = {"max_tokens": 10, "temperature": 0.9, "stop_ids": (STOP, 8, 9, 10), "pad_id": PAD}
+    streams = [(5, 0), (2**64 - 1, 0), (5, 3), ((7 << 64) + 5, 0), (0, 2)]
+    together = generate(model, PROMPTS, streams=streams, logprobs=True, **settings)
     for row, prompt in enumerate(PROMPTS):
-        [alone] = generate(model, [prompt], first_row=row, logprobs=True, **settings)
+        [alone] = generate(model, [prompt], streams=[streams[row]], logprobs=True, **settings)
         assert (alone.ids, alone.stop_id) == (together[row].ids, together[row].stop_id)
         assert alone.logprobs == pytest.approx(together[row].logprobs, abs=2e-5)
-    in_pairs = generate(model, PROMPTS, batch=2, **settings)
+    in_pairs = generate(model, PROMPTS, streams=streams, batch=2, **settings)
     assert [c.ids for c in in_pairs] == [c.ids for c in together]
 
 
 def test_logprobs_equal_those_of_a_second_pass(model):
-    completions = generate(
-        model, PROMPTS, max_tokens=8, temperature=0.7, stop_ids=(STOP,), pad_id=PAD, seed=1, logprobs=True
-    )
+    completions = generate(model, PROMPTS, max_tokens=8, temperature=0.7, stop_ids=(STOP,), pad_id=PAD, logprobs=True)
     for prompt, completion in zip(PROMPTS, completions, strict=True):
         sampled = completion.ids + ([completion.stop_id] if completion.stopped else [])
         ids = torch.tensor([[PAD, PAD, *prompt, *sampled, PAD]])
@@ -93,9 +92,9 @@ def test_stop_token_ends_a_row_and_is_not_part_of_it():
 
 def test_stream_gives_the_tokens_of_generate():
     model = sharp_model("llama")
-    settings = {"max_tokens": 9, "temperature": 1.1, "stop_ids": (STOP, 8, 9), "seed": 11}
-    [expected] = generate(model, [PROMPTS[0]], pad_id=PAD, logprobs=True, **settings)
-    tokens = list(stream(model, PROMPTS[0], top_logprobs=3, **settings))
+    settings = {"max_tokens": 9, "temperature": 1.1, "stop_ids": (STOP, 8, 9)}
+    [expected] = generate(model, [PROMPTS[0]], streams=[(11, 0)], pad_id=PAD, logprobs=True, **settings)
+    tokens = list(stream(model, PROMPTS[0], seed=11, top_logprobs=3, **settings))
     assert [t.id for t in tokens if not t.stop] == expected.ids
     assert [t.logprob for t in tokens] == pytest.approx(expected.logprobs, abs=1e-5)
     for token in tokens:
@@ -106,7 +105,7 @@ def test_stream_gives_the_tokens_of_generate():
 
 def test_sampled_shares_follow_the_probabilities():
     logits = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(20_000, 4)
-    tokens = Choice(temperature=1.0).choose(logits, row_draws(0, range(1), 20_000)[0])
+    tokens = Choice(temperature=1.0).choose(logits, row_draws([(0, 0)], 20_000)[0])
     shares = torch.bincount(tokens, minlength=4) / 20_000
     # Standard error of each share is at most 0.0035; the draws are fixed by the seed.
     assert torch.allclose(shares, torch.tensor([0.1, 0.2, 0.3, 0.4]), atol=0.015)
@@ -117,7 +116,7 @@ def test_sampled_shares_follow_the_probabilities():
 )
 def test_top_k_and_top_p_leave_the_likeliest(cut, left):
     logits = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(500, 4)
-    tokens = Choice(temperature=1.0, **cut).choose(logits, row_draws(0, range(1), 500)[0])
+    tokens = Choice(temperature=1.0, **cut).choose(logits, row_draws([(0, 0)], 500)[0])
     assert set(tokens.tolist()) == left
 
 
@@ -128,8 +127,24 @@ def test_an_impossible_token_is_never_drawn():
 
 
 def test_draws_belong_to_seed_and_row():
-    assert torch.equal(row_draws(3, range(4), 6)[2], row_draws(3, range(2, 3), 9)[0, :6])
-    assert not torch.equal(row_draws(3, range(1), 6), row_draws(4, range(1), 6))
+    assert torch.equal(row_draws([(3, 0), (9, 1), (3, 2)], 6)[2], row_draws([(3, 2)], 9)[0, :6])
+    assert not torch.equal(row_draws([(3, 0)], 6), row_draws([(4, 0)], 6))
+    assert not torch.equal(row_draws([(3, 0)], 6), row_draws([(3, 1)], 6))
+
+
+def test_the_draws_of_a_stream_never_change():
+    """Training and snapshots are repeated from these, so another release must draw the same."""
+    known = [0.66903669, 0.15322727, 0.80857605]
+    assert row_draws([((5 << 64) + 1, 7)], 3)[0].tolist() == pytest.approx(known, abs=1e-8)
+
+
+def test_without_streams_prompts_draw_from_their_numbers():
+    model = sharp_model("llama")
+    settings = {"max_tokens": 6, "temperature": 1.0, "stop_ids": (), "pad_id": PAD}
+    numbered = [(0, row) for row in range(len(PROMPTS))]
+    assert generate(model, PROMPTS, **settings) == generate(model, PROMPTS, streams=numbered, **settings)
+    with pytest.raises(ValueError, match="5 prompts cannot draw from 4 streams"):
+        generate(model, PROMPTS, streams=numbered[:4], **settings)
 
 
 def test_scoring_leaves_the_mode_as_it_was():

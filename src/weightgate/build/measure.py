@@ -206,7 +206,7 @@ def _complete(
         temperature=subjects.ppo.temperature,
         stop_ids=tokenizer.stop_ids,
         pad_id=tokenizer.pad_id,
-        seed=subjects.seed,
+        streams=[(subjects.seed, row) for row in range(len(prompts))],
     )
 
 

@@ -85,7 +85,7 @@ def probe_speed(workspace: Workspace, facts: Facts) -> Speed:
     prompts = [[1] * 16] * rows
 
     def sample() -> float:
-        generate(model, prompts, max_tokens=16, temperature=1.0, stop_ids=(), pad_id=facts.tokenizer.pad_id, seed=0)
+        generate(model, prompts, max_tokens=16, temperature=1.0, stop_ids=(), pad_id=facts.tokenizer.pad_id)
         return float(16 * rows)
 
     return Speed(training=_rate(step, "FLOP/s"), sampling=_rate(sample, "tokens/s"))

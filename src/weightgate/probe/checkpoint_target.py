@@ -59,8 +59,7 @@ class CheckpointTarget:
             temperature=temperature,
             stop_ids=self.tokenizer.stop_ids,
             pad_id=self.tokenizer.pad_id,
-            seed=seed,
-            first_row=first_row,
+            streams=[(seed, first_row + index) for index in range(len(prompts))],
             batch=self.batch,
         )
         return [self.tokenizer.decode(completion.ids) for completion in completions]

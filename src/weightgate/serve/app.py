@@ -238,24 +238,30 @@ class _Endpoint:
         if asked.stream:
             if len(prompts) > 1 or settings.num_answers > 1:
                 raise RequestError(400, "a stream carries one prompt and one answer", param="stream")
-            chunks = self._chunks(reply, served, prompts[0], settings, asked.wants_usage())
+            chunks = self._chunks(reply, served, prompts[0], settings, asked)
             return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        waiting = [self._batcher.answer(served.generator, prompt, settings) for prompt in prompts]
+        seed = asked.own_seed()
+        waiting = [self._batcher.answer(served.generator, prompt, settings, seed) for prompt in prompts]
         answers = await asyncio.gather(*waiting)
         flat = [answer for each in answers for answer in each]
         return JSONResponse(reply.whole(flat, sum(map(len, prompts)), settings.logprobs))
 
     async def _chunks(
-        self, reply: replies.Reply, served: Served, prompt: list[int], settings: Settings, usage: bool
+        self,
+        reply: replies.Reply,
+        served: Served,
+        prompt: list[int],
+        settings: Settings,
+        asked: ChatRequest | CompletionRequest,
     ) -> AsyncIterator[str]:
         """Server-sent events. An error after the first one can only be told inside the stream."""
         generated = 0
         try:
             yield replies.event(reply.first_chunk())
-            async for piece in self._batcher.stream(served.generator, prompt, settings):
+            async for piece in self._batcher.stream(served.generator, prompt, settings, asked.own_seed()):
                 generated += piece.num_tokens
                 yield replies.event(reply.chunk(piece, settings.logprobs))
-            if usage:
+            if asked.wants_usage():
                 yield replies.event(reply.usage_chunk(len(prompt), generated))
         except Exception:
             _log.exception("a stream failed")

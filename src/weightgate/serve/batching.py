@@ -6,28 +6,32 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 
 from weightgate.serve.requests import RequestError
 from weightgate.train.generator import Answer, Generator, Piece, Settings
 
 _T = TypeVar("_T")
-_Key = tuple[int, Settings]
+_Key = tuple[int, Settings, int | None]
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A prompt in the queue, and where its answers go."""
+    """A prompt in the queue, with the seed that came with it, and where its answers go."""
 
     prompt: Sequence[int]
+    seed: int | None
     answers: asyncio.Future[list[Answer]]
 
 
 class Batcher:
     """Collects prompts for the same model with equal settings for `wait_seconds`, then completes them in one call.
 
-    While the model is busy more of them gather, so batches grow with the load. `max_batch` bounds the prompts in one
-    call, `max_waiting` those in the queue: beyond it a request is refused at once rather than kept for long.
+    Their seeds may differ; but where batch mates would change what a seed gives, a prompt with a seed is completed in a
+    call of its own. While the model is busy more of them gather, so batches grow with the load. `max_batch`
+    bounds the prompts in one call, `max_waiting` those in the queue: beyond it a request is refused at once rather than
+    kept for long.
     """
 
     def __init__(self, *, wait_seconds: float, max_batch: int, max_waiting: int) -> None:
@@ -35,6 +39,7 @@ class Batcher:
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._queues: dict[_Key, list[_Waiting]] = {}
+        self._apart = count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
 
@@ -42,12 +47,15 @@ class Batcher:
         """Run a function in the thread of the model."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
-    async def answer(self, generator: Generator, prompt: Sequence[int], settings: Settings) -> list[Answer]:
+    async def answer(
+        self, generator: Generator, prompt: Sequence[int], settings: Settings, seed: int | None
+    ) -> list[Answer]:
         """Complete one prompt, together with others that want the same. Raises `RequestError` when overloaded."""
         if sum(map(len, self._queues.values())) >= self._max_waiting:
             raise RequestError(503, "too many requests are waiting; try again later", code="overloaded")
-        waiting = _Waiting(prompt, asyncio.get_running_loop().create_future())
-        key = (id(generator), settings)
+        waiting = _Waiting(prompt, seed, asyncio.get_running_loop().create_future())
+        alone = seed is not None and not generator.batch_invariant
+        key = (id(generator), settings, next(self._apart) if alone else None)
         if key in self._queues:  # somebody is working it off, perhaps with the model right now
             self._queues[key].append(waiting)
         else:
@@ -71,7 +79,8 @@ class Batcher:
         if not batch:
             return
         try:
-            answers = await self.call(generator.answer, [each.prompt for each in batch], settings)
+            prompts, seeds = [each.prompt for each in batch], [each.seed for each in batch]
+            answers = await self.call(generator.answer, prompts, settings, seeds)
         except Exception as error:
             for each in batch:
                 if not each.answers.done():
@@ -81,9 +90,11 @@ class Batcher:
             if not each.answers.done():
                 each.answers.set_result(answer)
 
-    async def stream(self, generator: Generator, prompt: Sequence[int], settings: Settings) -> AsyncIterator[Piece]:
+    async def stream(
+        self, generator: Generator, prompt: Sequence[int], settings: Settings, seed: int | None
+    ) -> AsyncIterator[Piece]:
         """Complete one prompt piece by piece. Between two pieces the model is free for others."""
-        pieces = await self.call(generator.stream, prompt, settings)
+        pieces = await self.call(generator.stream, prompt, settings, seed)
         while (piece := await self.call(_next, pieces)) is not None:
             yield piece
 

@@ -60,6 +60,11 @@ class Mannered:
         """Most tokens of prompt and completion together, the frame included."""
         return self.generator.context_tokens
 
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether a seed decides answers whatever is completed together; a manner changes nothing about that."""
+        return self.generator.batch_invariant
+
     def encode_text(self, text: str) -> list[int]:
         """Tokenise raw text to be continued."""
         return self.generator.encode_text(text)
@@ -68,10 +73,12 @@ class Mannered:
         """Tokenise the framed messages for the model to answer."""
         return self.generator.encode_messages(self.manner.framed(messages))
 
-    def answer(self, prompts: Sequence[Sequence[int]], settings: Settings) -> list[list[Answer]]:
+    def answer(
+        self, prompts: Sequence[Sequence[int]], settings: Settings, seeds: Sequence[int | None]
+    ) -> list[list[Answer]]:
         """Complete every prompt with the endpoint's decoding."""
-        return self.generator.answer(prompts, self.manner.settled(settings))
+        return self.generator.answer(prompts, self.manner.settled(settings), seeds)
 
-    def stream(self, prompt: Sequence[int], settings: Settings) -> Iterator[Piece]:
+    def stream(self, prompt: Sequence[int], settings: Settings, seed: int | None) -> Iterator[Piece]:
         """Complete one prompt piece by piece with the endpoint's decoding."""
-        return self.generator.stream(prompt, self.manner.settled(settings))
+        return self.generator.stream(prompt, self.manner.settled(settings), seed)

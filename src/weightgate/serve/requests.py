@@ -100,13 +100,16 @@ class _Request(_Part):
         """Whether a stream ends with a chunk that counts tokens."""
         return self.stream_options is not None and self.stream_options.include_usage
 
+    def own_seed(self) -> int | None:
+        """Return the seed as a number from 0 to 2**64 - 1; None: any will do."""
+        return None if self.seed is None else self.seed % 2**64
+
     def _settings(self, max_tokens: int, logprobs: int | None) -> Settings:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         return Settings(
             max_tokens=max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
-            seed=None if self.seed is None else self.seed % 2**64,
             stop=tuple(each for each in stop if each),
             num_answers=self.n or 1,
             logprobs=logprobs,

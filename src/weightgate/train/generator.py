@@ -20,7 +20,6 @@ class Settings:
         max_tokens: most tokens of one completion, its stop token included.
         temperature: 0 is greedy.
         top_p: nucleus (Holtzman et al. 2020); 1 cuts nothing.
-        seed: equal seeds give equal completions of equal prompts; None: any.
         stop: a completion ends before the first of these strings.
         num_answers: completions of each prompt, each drawn by itself.
         logprobs: whether log-probabilities are wanted, and with how many alternatives; None: no.
@@ -29,7 +28,6 @@ class Settings:
     max_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
-    seed: int | None = None
     stop: tuple[str, ...] = ()
     num_answers: int = 1
     logprobs: int | None = None
@@ -74,14 +72,20 @@ class Generator(Protocol):
     def context_tokens(self) -> int:
         """Most tokens of prompt and completion together."""
 
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether the seed of a prompt decides its answers up to rounding, whatever prompts are completed with it."""
+
     def encode_text(self, text: str) -> list[int]:
         """Tokenise raw text to be continued. Raises `UserError` for text that cannot be."""
 
     def encode_messages(self, messages: Sequence[tuple[str, str]]) -> list[int]:
         """Tokenise (role, content) messages for the model to answer. Raises `UserError` where the template cannot."""
 
-    def answer(self, prompts: Sequence[Sequence[int]], settings: Settings) -> list[list[Answer]]:
-        """Complete every prompt `num_answers` times; with a seed, a prompt's answers depend on nothing else here."""
+    def answer(
+        self, prompts: Sequence[Sequence[int]], settings: Settings, seeds: Sequence[int | None]
+    ) -> list[list[Answer]]:
+        """Complete every prompt `num_answers` times, with its own seed below 2**64; None: any will do."""
 
-    def stream(self, prompt: Sequence[int], settings: Settings) -> Iterator[Piece]:
+    def stream(self, prompt: Sequence[int], settings: Settings, seed: int | None) -> Iterator[Piece]:
         """Complete one prompt piece by piece; the pieces add up to its first answer."""

@@ -44,6 +44,15 @@ class ModelGenerator:
         """Most positions the model was made for."""
         return int(self.model.config.get_text_config(decoder=True).max_position_embeddings)
 
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether the weights are in float32.
+
+        A batch of another shape changes the last bits of the logits. With those of float32 one completion in thousands
+        comes out otherwise; with coarser ones many do, greedy ones too.
+        """
+        return bool(next(self.model.parameters()).dtype == torch.float32)
+
     def encode_text(self, text: str) -> list[int]:
         """Begin token, where there is one, and the text."""
         begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
@@ -53,13 +62,11 @@ class ModelGenerator:
         """What the chat template makes of the messages, ready to be answered. Raises `TemplateError`."""
         return self.tokenizer.render_prompt([Message(role=role, content=content) for role, content in messages])
 
-    def answer(self, prompts: Sequence[Sequence[int]], settings: Settings) -> list[list[Answer]]:
-        """Complete every prompt. Where the seed matters, each prompt draws from the same stream it would alone."""
-        if settings.temperature > 0 and settings.seed is not None:
-            return [self._answer_together([prompt], settings, settings.seed)[0] for prompt in prompts]
-        return self._answer_together(prompts, settings, settings.seed or _any_seed())
-
-    def _answer_together(self, prompts: Sequence[Sequence[int]], settings: Settings, seed: int) -> list[list[Answer]]:
+    def answer(
+        self, prompts: Sequence[Sequence[int]], settings: Settings, seeds: Sequence[int | None]
+    ) -> list[list[Answer]]:
+        """Complete every prompt; answer k of a prompt draws from the stream (its seed, k), as it does alone."""
+        drawn_from = [_any_seed() if seed is None else seed for seed in seeds]
         rows = [list(prompt) for prompt in prompts for _ in range(settings.num_answers)]
         completions = generate(
             self.model,
@@ -69,7 +76,7 @@ class ModelGenerator:
             top_p=settings.top_p,
             stop_ids=self.tokenizer.stop_ids,
             pad_id=self.tokenizer.pad_id,
-            seed=seed,
+            streams=[(seed, number) for seed in drawn_from for number in range(settings.num_answers)],
             batch=self.batch,
         )
         scored = self._score(rows, completions, settings)
@@ -147,7 +154,7 @@ class ModelGenerator:
         named = tuple((self.tokenizer.decode([other], skip_special=False), nats) for other, nats in alternatives)
         return Scored(text=self.tokenizer.decode([token], skip_special=False), logprob=logprob, alternatives=named)
 
-    def stream(self, prompt: Sequence[int], settings: Settings) -> Iterator[Piece]:
+    def stream(self, prompt: Sequence[int], settings: Settings, seed: int | None) -> Iterator[Piece]:
         """Complete one prompt; text that may turn out to begin a stop string is held back until that is known."""
         tokens = stream(
             self.model,
@@ -156,7 +163,7 @@ class ModelGenerator:
             temperature=settings.temperature,
             top_p=settings.top_p,
             stop_ids=self.tokenizer.stop_ids,
-            seed=_any_seed() if settings.seed is None else settings.seed,
+            seed=_any_seed() if seed is None else seed,
             top_logprobs=settings.logprobs or 0,
         )
         ids: list[int] = []

@@ -1,8 +1,9 @@
 """Sampling from a causal language model: a batch at once, or one completion token by token.
 
 Shapes: N rows (prompts), T tokens so far, V vocabulary. Prompts are padded on the left, keys and values are kept in
-buffers of their final size, and rows that have stopped are dropped from the batch. What a row gets depends on
-its prompt, the seed and its number only: not on its batch mates, not on padding, not on the device.
+buffers of their final size, and rows that have stopped are dropped from the batch. What a row gets depends on its
+prompt and its stream of random numbers, and on its batch mates, padding and the device by rounding only: where these
+move the last bits of the logits, a draw that falls just where two tokens meet gives the other one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from weightgate.train.ragged import position_ids, scored_logits
 _SHRINK_SHARE = 0.25
 # Layers whose past is nothing but keys and values; the window of a sliding layer is in its mask.
 _PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+
+Stream = tuple[int, int]
+"""What a row draws from: a seed below 2**128, and a number that tells rows with the same seed apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +97,10 @@ class Choice:
         return probabilities
 
 
-def row_draws(seed: int, rows: Sequence[int], count: int) -> Tensor:
-    """Uniform numbers in [0, 1), float32 (len(rows), count), each row's from its own Philox stream.
-
-    The stream depends on the seed (below 2**128) and the row's number only.
-    """
-    streams = (np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, row])) for row in rows)
-    return torch.from_numpy(np.stack([stream.random(count, dtype=np.float32) for stream in streams]))
+def row_draws(streams: Sequence[Stream], count: int) -> Tensor:
+    """Uniform numbers in [0, 1), float32 (len(streams), count), each row's from its own Philox stream."""
+    rows = (np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, row])) for seed, row in streams)
+    return torch.from_numpy(np.stack([row.random(count, dtype=np.float32) for row in rows]))
 
 
 @contextmanager
@@ -143,9 +144,7 @@ def generate(
     pad_id: int,
     top_p: float = 1.0,
     top_k: int = 0,
-    seed: int = 0,
-    first_row: int = 0,
-    row_stride: int = 1,
+    streams: Sequence[Stream] | None = None,
     batch: int | None = None,
     logprobs: bool = False,
 ) -> list[Completion]:
@@ -157,17 +156,19 @@ def generate(
         temperature: 0 is greedy.
         stop_ids: any of these ends a completion.
         pad_id: fills up shorter prompts; the model never attends to it.
-        seed, first_row, row_stride: prompt i draws from the stream of (seed, first_row + i * row_stride).
+        streams: what each prompt draws from; equal ones give equal draws. None: prompt i draws from (0, i).
         batch: most rows at once; prompts of like length go together. None: all at once.
         logprobs: whether to return them.
 
-    Raises `ValueError` for an empty prompt.
+    Raises `ValueError` for an empty prompt, and for streams that are not one a prompt.
     """
     if not all(prompts):
         raise ValueError("a prompt without tokens cannot be completed")
+    if streams is not None and len(streams) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts cannot draw from {len(streams)} streams")
     choice = Choice(temperature=temperature, top_p=top_p, top_k=top_k)
-    numbers = [first_row + index * row_stride for index in range(len(prompts))]
-    draws = row_draws(seed, numbers, max_tokens) if prompts and temperature else None
+    streams = [(0, index) for index in range(len(prompts))] if streams is None else streams
+    draws = row_draws(streams, max_tokens) if prompts and temperature else None
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     size = batch or max(len(order), 1)
     results: dict[int, Completion] = {}
@@ -195,10 +196,10 @@ def stream(
 ) -> Iterator[Token]:
     """Complete one prompt token by token, with the `top_logprobs` likeliest alternatives of each.
 
-    The tokens are those that `generate` gives for a first row with the same seed.
+    The tokens are those that `generate` gives for the stream (seed, 0).
     """
     choice = Choice(temperature=temperature, top_p=top_p, top_k=top_k)
-    draws = row_draws(seed, range(1), max_tokens)
+    draws = row_draws([(seed, 0)], max_tokens)
     with evaluating(model):
         rows = _Rows.prefill(model, [prompt], max_tokens, pad_id=0)
     for index in range(max_tokens):

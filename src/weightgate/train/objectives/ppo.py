@@ -197,7 +197,7 @@ class PPOObjective(nn.Module):
 
     def roll_out(self, step: int) -> Rollouts:
         """Complete the prompts of a step and judge the completions. What is drawn follows from seed and step."""
-        prompts = self.loader.batch(step).token_lists()
+        prompts, key = self.loader.batch(step).token_lists(), self._key(step)
         completions = generate(
             self.model,
             prompts,
@@ -205,9 +205,7 @@ class PPOObjective(nn.Module):
             temperature=self.settings.temperature,
             stop_ids=self.stop_ids,
             pad_id=self.pad_id,
-            seed=self._key(step),
-            first_row=self.process.rank,
-            row_stride=self.process.processes,
+            streams=[(key, self.process.rank + row * self.process.processes) for row in range(len(prompts))],
             logprobs=step == 0,
         )
         ids, mask, last = self._assembled(prompts, completions)
