@@ -89,3 +89,19 @@ def test_init_writes_a_recipe_that_can_be_read(base: str | None, tmp_path: Path)
     assert path.read_text(encoding="utf-8") == template(name=tmp_path.name, base=base)
     assert CliRunner().invoke(main, arguments).exit_code == 2, "a recipe is not replaced unasked"
     assert CliRunner().invoke(main, [*arguments, "--force"]).exit_code == 0
+
+
+def test_init_says_what_comes_next_for_the_folder_it_wrote_to(tmp_path: Path) -> None:
+    folder = tmp_path / "first"
+    done = CliRunner().invoke(main, ["init", str(folder)])
+    assert f"weightgate plan --recipe {folder / 'weightgate.yaml'}" in done.output
+    again = CliRunner().invoke(main, ["init", str(folder)])
+    assert f"mend: weightgate init {folder} --force" in again.stderr, "what mends it is about this folder, no other"
+
+
+@pytest.mark.parametrize("base", ["", "./nothing", "/nothing/here", "../nothing", "~/nothing"])
+def test_init_refuses_a_base_that_is_no_folder_and_no_hub_id(base: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["init", str(tmp_path), "--base", base])
+    assert done.exit_code == 2
+    assert "there is no base model here" in done.stderr
+    assert not (tmp_path / "weightgate.yaml").exists()

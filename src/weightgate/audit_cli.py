@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from weightgate.errors import UserError
 from weightgate.options_cli import json_option, recipe_option, show_page, write_html
 
 
@@ -23,7 +24,10 @@ class _AuditGroup(click.Group):
 
 @click.group(cls=_AuditGroup)
 def audit() -> None:
-    """Say what preference votes teach and what is wrong with them; compare two sets of votes."""
+    """Say what preference votes teach and what is wrong with them; compare two sets of votes.
+
+    `audit PREFERENCES` is short for `audit prefs PREFERENCES`.
+    """
 
 
 @audit.command("prefs")
@@ -60,6 +64,8 @@ def audit_prefs(
     from weightgate.preferences.reading import read_preferences
     from weightgate.preferences.verdict import audit_json
 
+    if fix_noise and target is None:
+        raise UserError("--fix-noise says what --fix leaves out, and there is no --fix", mend="--fix OUT --fix-noise")
     address = reward_address(reward_model, recipe_path) if reward_model is not None else None
     found = audit_votes(read_preferences(preferences, split=split), others=prompts_elsewhere(tests, suites))
     view = _view_of_model(found, str(reward_model), address) if address is not None else None

@@ -80,7 +80,8 @@ def init(folder: Path, base: str | None, force: bool, as_json: bool) -> None:
     from weightgate.recipe_template import write_template
 
     path = write_template(folder, base=base, force=force)
-    next_step = "name your data files in it, then: weightgate plan"
+    named = "" if folder == Path() else f" --recipe {path}"
+    next_step = f"name your data files in it, then: weightgate plan{named}"
     click.echo(json.dumps({"recipe": str(path)}) if as_json else f"wrote {path}; {next_step}")
 
 

@@ -214,7 +214,7 @@ Stage = Annotated[Pretrain | Finetune | Reward | Align, Field(discriminator="kin
 class Base(StrictPart):
     """An existing Hugging Face causal language model to start from."""
 
-    model: str = Field(description="folder or hub id")
+    model: str = Field(description="folder, relative to the recipe, or hub id")
     revision: str | None = None
 
 

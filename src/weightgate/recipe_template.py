@@ -146,19 +146,32 @@ def recipe_name(folder: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_only).strip("._-") or "model"
 
 
+def _base_seen_from(folder: Path, base: str) -> str:
+    """A folder by its path from `folder`; a hub id as it is. No hub id begins like a path."""
+    if not base or (base.startswith(("/", ".", "~")) and not Path(base).is_dir()):
+        raise RecipeError(
+            "there is no base model here",
+            where="--base",
+            expected="a folder with config.json, or a hub id such as Qwen/Qwen3-0.6B-Base",
+            found=base or "nothing",
+            mend="name the folder as seen from here",
+        )
+    return os.path.relpath(base, folder) if Path(base).is_dir() and not Path(base).is_absolute() else base
+
+
 def write_template(folder: Path, *, base: str | None, force: bool) -> Path:
     """Write the starting recipe into `folder`.
 
     Args:
         base: hub id, or a folder as seen from here; the recipe names it as seen from `folder`.
 
-    Raises `RecipeError` rather than replace a recipe unasked, and where the disk refuses.
+    Raises `RecipeError` rather than replace a recipe unasked, for a base that is neither, and where the disk refuses.
     """
     path = folder / FILE_NAME
     if path.exists() and not force:
-        raise RecipeError("there is a recipe already", where=str(path), mend="weightgate init --force")
-    if base is not None and Path(base).is_dir() and not Path(base).is_absolute():
-        base = os.path.relpath(base, folder)
+        again = "weightgate init --force" if folder == Path() else f"weightgate init {folder} --force"
+        raise RecipeError("there is a recipe already", where=str(path), mend=again)
+    base = None if base is None else _base_seen_from(folder, base)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(template(name=recipe_name(folder), base=base), encoding="utf-8")

@@ -322,6 +322,20 @@ def test_a_base_model_with_too_few_learnt_positions(world: Path, weightgate: Com
     refused(weightgate("lock"), "longer than the network has positions for", "stages.finetune.context", "at most 70")
 
 
+@pytest.mark.parametrize("target", [".", ".weightgate", "sources"])
+def test_an_export_never_takes_the_place_of_what_it_is_made_from(built: Path, weightgate: Command, target: str) -> None:
+    (built / "sources").mkdir()
+    (built / "corpus.jsonl").rename(built / "sources" / "corpus.jsonl")
+    with_recipe(built, tiny_world.changed("pretrain", data=[{"path": "sources/corpus.jsonl"}]))
+    before = sorted(built.rglob("*"))
+    refused(
+        weightgate("export", "pretrain", built / target, "--force"),
+        "holds what the build is made from",
+        "mend: name a folder of its own",
+    )
+    assert sorted(built.rglob("*")) == before
+
+
 def test_an_adapter_whose_rank_no_matrix_has(world: Path, weightgate: Command) -> None:
     with_recipe(world, tiny_world.changed("finetune", adapter={"rank": 200}))
     refused(

@@ -191,3 +191,8 @@ def test_a_reward_model_departs_where_it_prefers_the_opposite(tmp_path: Path) ->
     same = model_view(found, "the votes", lambda votes: _preferring([vote.sign for vote in votes]))
     assert not any(same.departs)
     assert same.votes == same.model
+
+
+def test_leaving_noise_out_needs_a_file_to_write(tmp_path: Path) -> None:
+    done = run("audit", write(tmp_path / "votes.jsonl", [pair("a?", "b", "c")]), "--fix-noise")
+    assert (done.exit_code, "mend: --fix OUT --fix-noise" in done.stderr) == (2, True)

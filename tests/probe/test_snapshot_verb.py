@@ -355,3 +355,13 @@ def test_a_url_with_a_password_is_refused_without_showing_it(folder: Path) -> No
     (folder / "target.yaml").write_text(json.dumps({"target": pasted}))
     done = run("target.yaml", "--prompts", "mine.jsonl", "-o", "s.jsonl")
     assert (done.exit_code, "hush-hush" in done.output) == (2, False)
+
+
+def test_other_settings_are_named_one_by_one(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    write_prompts(folder, "hello")
+    write_target(folder, endpoint.url)
+    arguments = ("target.yaml", "--prompts", "mine.jsonl", "-o", "s.jsonl")
+    assert run(*arguments).exit_code == 0
+    done = run(*arguments, "--max-tokens", "13")
+    assert done.exit_code == 2
+    assert "expected: max_tokens 13\n  found: max_tokens 512\n" in done.stderr

@@ -21,10 +21,12 @@ def export_checkpoint(workspace: Workspace, ref: str, folder: Path, *, merge: bo
 
     Returns what was written, as plain data: checkpoint, folder and the names of its files.
 
-    Raises `StoreError` for a ref that does not resolve, an adapter asked for where there is none, or a full folder.
+    Raises `StoreError` for a ref that does not resolve, an adapter asked for where there is none, a full folder, or one
+    that holds the recipe, its store or its data.
     """
     store = workspace.store
     checkpoint = store.resolve(ref)
+    _refuse_to_replace_sources(workspace, folder)
     manifest = store.manifest(checkpoint)
     is_adapter = ADAPTER_CONFIG in manifest.files
     if not merge and not is_adapter:
@@ -45,6 +47,20 @@ def export_checkpoint(workspace: Workspace, ref: str, folder: Path, *, merge: bo
         tensors, config = _whole_tensors(workspace, manifest), config_of(store, manifest)
     files = export_folder(folder, form=form, tensors=tensors, config=config, **common)
     return {"checkpoint": checkpoint, "folder": str(folder), "form": form, "files": files}
+
+
+def _refuse_to_replace_sources(workspace: Workspace, folder: Path) -> None:
+    """An export takes the place of its whole folder: with `--force` it would take the store, or the data, along."""
+    sources = (source.path for stage in workspace.recipe.stages for source in stage.data if source.path)
+    needed = (workspace.recipe_path, workspace.store.root, *(workspace.folder / path for path in sources))
+    held = [path for path in needed if path.resolve().is_relative_to(folder.resolve())]
+    if held:
+        raise StoreError(
+            "the target folder holds what the build is made from",
+            where=str(folder),
+            found=str(held[0]),
+            mend="name a folder of its own, such as exported",
+        )
 
 
 def _whole_tensors(workspace: Workspace, manifest: Manifest) -> dict[str, Tensor]:

@@ -87,7 +87,11 @@ def require_file(path: Path, shown: str) -> None:
     if path.is_dir():
         raise DataError("a source is one file, not a folder", where=shown, mend="list each file as a source of its own")
     if not path.is_file():
-        raise DataError("there is no such file", where=shown, mend="paths are relative to the recipe's folder")
+        raise DataError(
+            "there is no such file",
+            where=shown,
+            mend="look at how it is spelt; paths in a recipe are relative to its folder",
+        )
 
 
 def _open(path: Path) -> BinaryIO:

@@ -95,6 +95,7 @@ def address_of(
             f"{text!r} is no target",
             expected="a URL, an endpoint file, a recording, a model folder, or a ref in the store of a recipe",
             found=f"no such file, no folder with a {_MODEL_CONFIG}, and no recipe at {recipe_path}",
+            mend="look at how it is spelt; a ref needs its recipe: --recipe PATH",
         )
     return find_checkpoint(recipe_path, text)
 

@@ -90,7 +90,9 @@ class EndpointConfig(StrictPart):
         where = f"environment variable {self.api_key_variable}"
         key = os.environ.get(self.api_key_variable, "").strip()
         if not key:
-            raise EndpointError("the key of the endpoint is not set", where=where)
+            raise EndpointError(
+                "the key of the endpoint is not set", where=where, mend=f"export {self.api_key_variable}=<the key>"
+            )
         if not key.isascii() or not key.isprintable():
             raise EndpointError("the key of the endpoint holds characters that no header can carry", where=where)
         return key

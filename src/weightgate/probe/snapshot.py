@@ -172,7 +172,7 @@ def _earlier(path: Path, header: Header, suite_length: int) -> Snapshot | None:
             where=str(path),
             expected=_differing(header, known.header),
             found=_differing(known.header, header),
-            mend="choose another file",
+            mend="name another file with --output, or ask with the settings of this one",
         )
     if len(known.probes) < suite_length:
         discard(path)  # stopped while the probes were written, before the first question
@@ -181,8 +181,9 @@ def _earlier(path: Path, header: Header, suite_length: int) -> Snapshot | None:
 
 
 def _differing(header: Header, other: Header) -> str:
-    names = (name for name in vars(header) if name != "created_at" and getattr(header, name) != getattr(other, name))
-    return ", ".join(f"{name} {getattr(header, name)}" for name in names)
+    ours, theirs = ({**vars(one), **vars(one.decoding)} for one in (header, other))
+    names = (name for name in ours if name not in ("created_at", "decoding") and ours[name] != theirs[name])
+    return ", ".join(f"{name} {ours[name]}" for name in names)
 
 
 def open_questions(suite: Suite, samples: int, answered: Container[tuple[str, int]]) -> list[Question]:

@@ -62,7 +62,8 @@ def load_suite(path: Path) -> Suite:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DataError("there is no probe suite here", where=str(path)) from None
+        mend = "name a file that is there; `core` is the suite that ships"
+        raise DataError("there is no probe suite here", where=str(path), mend=mend) from None
     except (UnicodeDecodeError, OSError) as error:
         raise DataError("the probe suite cannot be read", where=str(path), found=str(error)) from None
     is_yaml = path.suffix.lower() in (".yaml", ".yml")

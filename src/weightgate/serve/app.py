@@ -120,7 +120,11 @@ def _token(variable: str | None) -> str | None:
         return None
     token = os.environ.get(variable, "")
     if not token:
-        raise UserError("the endpoint's token is not set", where=f"environment variable {variable}")
+        raise UserError(
+            "the endpoint's token is not set",
+            where=f"environment variable {variable}",
+            mend=f"export {variable}=<the token>",
+        )
     return token
 
 
