@@ -105,3 +105,11 @@ def test_init_refuses_a_base_that_is_no_folder_and_no_hub_id(base: str, tmp_path
     assert done.exit_code == 2
     assert "there is no base model here" in done.stderr
     assert not (tmp_path / "weightgate.yaml").exists()
+
+
+def test_a_demo_that_cannot_be_written_is_a_users_mistake(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the demo builds a model")
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(main, ["demo", str(tmp_path / "file")])
+    assert done.exit_code == 2
+    assert "the disk refused: Not a directory" in done.stderr

@@ -24,10 +24,7 @@ class _AuditGroup(click.Group):
 
 @click.group(cls=_AuditGroup)
 def audit() -> None:
-    """Say what preference votes teach and what is wrong with them; compare two sets of votes.
-
-    `audit PREFERENCES` is short for `audit prefs PREFERENCES`.
-    """
+    """Say what preference votes teach and what is wrong with them; compare two sets of votes."""
 
 
 @audit.command("prefs")

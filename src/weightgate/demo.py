@@ -38,6 +38,7 @@ from weightgate.probe.recording import Decoding, Snapshot
 from weightgate.probe.snapshot import take_snapshot
 from weightgate.probe.suites import load_suite, write_suite
 from weightgate.serve import Alias, write_aliases
+from weightgate.store.fs import LocalFs, disk_errors
 from weightgate.watch.config import load_config
 from weightgate.watch.run import Outcome as Look
 from weightgate.watch.run import Watch, do
@@ -123,9 +124,13 @@ class Told:
 
 
 def build_world(folder: Path, seed: int, observer: Observer) -> tuple[Workspace, Outcome]:
-    """Build the built-in world through every stage and gate; what is there already is gone on with."""
+    """Build the built-in world through every stage and gate; what is there already is gone on with.
+
+    Raises `StoreError` where nothing can be written to the folder.
+    """
     if not (folder / RECIPE).exists():
-        generate(folder, Knobs(seed=seed))
+        with disk_errors(LocalFs(), folder):
+            generate(folder, Knobs(seed=seed))
     return _built(folder / RECIPE, observer)
 
 
