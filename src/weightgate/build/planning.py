@@ -19,6 +19,7 @@ from weightgate.plan.advice import DEFAULT_LAW, data_advice, excess_compute, pla
 from weightgate.plan.laws.saved import find_law
 from weightgate.plan.memory import Precision
 from weightgate.plan.plots import frontier_chart, isoflop_chart
+from weightgate.plan.quantities import spell_quantity
 from weightgate.plan.recipe_plan import Machine, StageData, StagePlan, plan_recipe, recipe_shape
 from weightgate.plan.resources import Speed, price
 from weightgate.recipe import Align
@@ -268,7 +269,7 @@ def _plan_row(plan: StagePlan, standing: Standing) -> tuple[Cell | str, ...]:
         f"{plan.name} ({plan.kind})",
         Cell(text=str(standing.state), detail=standing.reason, severity="pass" if fresh else "warn"),
         Cell(text=f"{plan.parameters:,}", detail=f"{plan.trained_parameters:,} trained"),
-        Cell(text=f"{plan.tokens:,}", detail=f"{plan.passes:.2g} passes"),
+        Cell(text=f"{plan.tokens:,}", detail=f"{spell_quantity(plan.passes)} passes"),
         f"{plan.flops:.3g}",
         f"{plan.memory.total / 2**20:,.0f} MiB",
         f"{plan.disk.total / 2**20:,.0f} MiB",

@@ -13,6 +13,7 @@ from weightgate.plan.flops import parameters
 from weightgate.plan.laws.loss import LossLaw
 from weightgate.plan.laws.saved import find_law
 from weightgate.plan.next_doubling import COMPUTE, UNIQUE, Run, doublings
+from weightgate.plan.quantities import spell_quantity
 from weightgate.plan.recipe_plan import recipe_shape
 from weightgate.plan.spread import Spread, spread
 from weightgate.recipe import Pretrain, Recipe
@@ -70,9 +71,7 @@ def data_advice(run: Run, law: LossLaw) -> str | None:
     data, compute = rows[UNIQUE].gain, rows[COMPUTE].gain
     if data.value <= compute.value:
         return None
-    begin = (
-        f"the next dollar is better spent on data: each token is read {run.tokens / run.unique:.2g} times; twice the"
-    )
+    begin = f"the next dollar is better spent on data: each token is read {spell_quantity(run.tokens / run.unique)} times; twice the"
     beyond = law.provenance.decades_beyond(run.flops)
     if beyond > _TOO_FAR:
         where = f"{beyond:.0f} decades outside {law.name}'s runs"

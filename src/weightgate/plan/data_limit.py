@@ -115,18 +115,18 @@ def _headline(plan: Choice, best: Choice, fresh: Spread, worth: float, law: Loss
     passes = plan.tokens / plan.unique
     are = "pass over {} tokens is" if passes == 1 else "passes over {} tokens are"
     text = (
-        f"{passes:.3g} {are.format(spell_quantity(plan.unique))} worth {spell_quantity(worth)} fresh ones; "
+        f"{spell_quantity(passes)} {are.format(spell_quantity(plan.unique))} worth {spell_quantity(worth)} fresh ones; "
         f"collecting the rest would buy {_signed(fresh)} {nats}"
     )
     if best.gain.value > 1e-4:
         text += (
             f", and at no extra cost {best.name} ({spell_quantity(best.parameters)} parameters, "
-            f"{best.tokens / best.unique:.3g} passes) {_signed(best.gain)}."
+            f"{spell_quantity(best.tokens / best.unique)} passes) {_signed(best.gain)}."
         )
     else:
         text += "; at the same compute nothing beats the plan."
     figures = (
-        Figure(label="passes", value=f"{passes:.3g}"),
+        Figure(label="passes", value=spell_quantity(passes)),
         Figure(
             label="worth in fresh tokens", value=spell_quantity(worth), note=f"{worth / plan.tokens:.0%} of those read"
         ),
@@ -152,7 +152,7 @@ def _table(choices: list[Choice], law: LossLaw) -> Table:
                 spell_quantity(choice.parameters),
                 spell_quantity(choice.tokens),
                 spell_quantity(choice.unique),
-                f"{choice.tokens / choice.unique:.3g}",
+                spell_quantity(choice.tokens / choice.unique),
                 f"{choice.flops:.3g}",
                 *(("the plan", "") if choice is choices[0] else _gain_cells(choice.gain)),
             )
