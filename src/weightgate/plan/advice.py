@@ -71,7 +71,8 @@ def data_advice(run: Run, law: LossLaw) -> str | None:
     data, compute = rows[UNIQUE].gain, rows[COMPUTE].gain
     if data.value <= compute.value:
         return None
-    begin = f"the next dollar is better spent on data: each token is read {spell_quantity(run.tokens / run.unique)} times; twice the"
+    times = spell_quantity(run.tokens / run.unique)
+    begin = f"the next dollar is better spent on data: each token is read {times} times; twice the"
     beyond = law.provenance.decades_beyond(run.flops)
     if beyond > _TOO_FAR:
         where = f"{beyond:.0f} decades outside {law.name}'s runs"
