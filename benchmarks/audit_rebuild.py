@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,11 +128,15 @@ def finetuned(folder: Path, name: str) -> dict[str, list[int]]:
     return refusals(ask(folder, "finetune", f"answers-{name}.jsonl"))
 
 
-def built(folder: Path, output: str) -> Manners:
-    """Lock, build what changed, ask the aligned model, and see the manners of its answers."""
+def built(folder: Path, output: str) -> tuple[Answered, ...]:
+    """Lock, build what changed, and ask the aligned model."""
     run(folder, "lock")
     run(folder, "build")
-    answers = ask(folder, "align", output)
+    return ask(folder, "align", output)
+
+
+def manners(answers: Sequence[Answered]) -> Manners:
+    """The drivers of each prompt's answers."""
     seen: dict[str, list[np.ndarray]] = defaultdict(list)
     for answer, values in zip(answers, see(answer.completion for answer in answers).values, strict=True):
         seen[answer.probe.text].append(values)
@@ -193,14 +197,17 @@ def main() -> None:
         prepare(folder, plain)
     why = {f"refused after fine-tuning, {name}": finetuned(folder, name) for name in ("right", "mixed")}
     print(json.dumps(why), flush=True)
-    before = built(folder, "before.jsonl")
+    answers = built(folder, "before.jsonl")
+    before, why["refused before"] = manners(answers), refusals(answers)
     changes: list[dict[str, Any]] = []
     for number, (change, knobs) in enumerate(CHANGES.items()):
         write_preferences(folder / PREFERENCES, replace(plain, **knobs))
         told = json.loads(run(folder, "audit", "compare", "old.jsonl", PREFERENCES, "--json", fine=(0, 1)))
-        after = built(folder, f"after-{number}.jsonl")
+        answers = built(folder, f"after-{number}.jsonl")
+        after = manners(answers)
         overall = {driver: round(moved(before, after, driver, "")[0], 4) for driver in NAMES}
-        changes.append({"change": change, "forecasts": list(judged(told, before, after)), "over all": overall})
+        found = {"change": change, "forecasts": list(judged(told, before, after)), "over all": overall}
+        changes.append(found | {"refused": refusals(answers)})
         print(json.dumps(changes[-1]), flush=True)
         write(why, changes)
 
