@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -193,6 +194,12 @@ def _attributes_read() -> set[str]:
     others = [path for path in MODULES if _name(path) != "recipe.py"]
     nodes = (node for path in others for node in ast.walk(_tree(path)))
     return {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+
+
+def test_no_two_files_of_the_tests_have_one_name() -> None:
+    """The folders are no packages, so pytest would collect one of two modules of a name only."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("*.py") if path.name != "conftest.py")
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_every_key_of_the_recipe_is_read_by_some_code() -> None:
