@@ -6,7 +6,6 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +42,7 @@ def measured(name: str, only: Sequence[str], *, quick: bool) -> dict[str, Any]:
     """One benchmark with its circumstances, as plain data."""
     result: dict[str, Any] = {
         "benchmark": name,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": machine.revision(ROOT),
-        "machine": machine.describe(),
-        "load_average_before": machine.load_average(),
+        **machine.circumstances(ROOT),
         "versions": {"weightgate": versions(Path(sys.executable))},
     }
     if name == "overhead":

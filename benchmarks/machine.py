@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 _VECTOR_PREFIXES = ("avx", "amx", "fma", "f16c", "sse4", "asimd", "sve", "bf16")
@@ -22,6 +23,16 @@ def describe() -> dict[str, object]:
         "isa": sorted(flag for flag in flags if flag.startswith(_VECTOR_PREFIXES)),
         "memory_gib": round(pages / 2**30, 1),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def circumstances(root: Path) -> dict[str, object]:
+    """When a measurement begins, of which commit, on what machine, and how busy that is."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": revision(root),
+        "machine": describe(),
+        "load_average_before": load_average(),
     }
 
 

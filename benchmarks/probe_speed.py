@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,10 +43,7 @@ _WORDS = [word for prompt in core_suite().prompts()[:40] for word in prompt.spli
 def main() -> None:
     """Measure both and write the result."""
     result: dict[str, Any] = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": machine.revision(ROOT),
-        "machine": machine.describe(),
-        "load_average_before": machine.load_average(),
+        **machine.circumstances(ROOT),
         "runs": RUNS,
     }
     with tempfile.TemporaryDirectory() as name:

@@ -16,7 +16,6 @@ import os
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +42,7 @@ _TOKEN = "open sesame"
 def main() -> None:
     """Measure both and write the result."""
     result: dict[str, Any] = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": machine.revision(ROOT),
-        "machine": machine.describe(),
-        "load_average_before": machine.load_average(),
+        **machine.circumstances(ROOT),
         "rate": _rates(),
         "agreement": [_agreement(precision, temperature) for precision in COMPLETIONS for temperature in (1.0, 0.0)],
     }
