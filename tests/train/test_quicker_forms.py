@@ -14,8 +14,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMSNorm
 
 from weightgate.train import attention
+from weightgate.train.last_layer import states_read
 from weightgate.train.layers import quicken_layers
-from weightgate.train.models import quickened
+from weightgate.train.models import decoder_of, quickened
 from weightgate.train.norms import quicken_norms
 
 SCALE = 0.3
@@ -227,3 +228,15 @@ def test_an_adapter_on_a_quick_network_computes_what_it_does_on_any_other():
         learnt = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
         results.append((loss, *torch.autograd.grad(loss, learnt)))
     assert_same(*results)
+
+
+def test_under_an_adapter_too_no_more_than_what_is_read_goes_through_the_last_layer():
+    torch.manual_seed(0)
+    network = quickened(LlamaForCausalLM._from_config(layer_config(vocab_size=40), attn_implementation=attention.NAME))
+    adapted = get_peft_model(network, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    seen = []
+    decoder = decoder_of(adapted)
+    decoder.layers[-1].mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    ids = torch.randint(0, 40, (2, 9))
+    states_read(decoder, torch.tensor([3, 8, 17]), input_ids=ids)
+    assert seen == [(3, 32)]

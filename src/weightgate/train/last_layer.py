@@ -32,9 +32,9 @@ def states_read(decoder: Any, read: Tensor, **inputs: Any) -> Tensor:
 
 def quicken_last_layer(decoder: Any) -> None:
     """Let a decoder's last layer compute only what is read, where it is a layer like Llama's in fp32."""
-    layers = getattr(decoder, "layers", None)
-    if layers and type(layers[-1]).__name__ in _LIKE_LLAMA and _is_plain(layers[-1]):
-        take_reads(layers[-1], _selective_forward)
+    last = (getattr(decoder, "layers", None) or [None])[-1]
+    if type(last).__name__ in _LIKE_LLAMA and not getattr(last, "takes_read", False) and _is_plain(last):
+        take_reads(last, selective_forward)
 
 
 def take_reads(layer: Any, forward: Callable[..., Tensor]) -> None:
@@ -43,7 +43,7 @@ def take_reads(layer: Any, forward: Callable[..., Tensor]) -> None:
     layer.takes_read = True
 
 
-def _selective_forward(module: Any, hidden_states: Tensor, read: Tensor | None = None, **named: Any) -> Tensor:
+def selective_forward(module: Any, hidden_states: Tensor, read: Tensor | None = None, **named: Any) -> Tensor:
     """The layer's forward pass: (B, T, H), or (M, H) at `read`. Decoders hand on to layers what they do not know."""
     mixed, _ = module.self_attn(hidden_states=module.input_layernorm(hidden_states), **named)
     hidden_states = hidden_states + mixed
@@ -70,5 +70,5 @@ def _is_plain(layer: nn.Module) -> bool:
     read = torch.tensor([3, 0], device=hidden.device)
     with torch.no_grad():
         expected = type(layer).forward(layer, hidden, **named)[0, read]
-        found = _selective_forward(layer, hidden, read, **named)
+        found = selective_forward(layer, hidden, read, **named)
     return agrees(found, expected)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from weightgate.train import attention
-from weightgate.train.last_layer import take_reads
+from weightgate.train.last_layer import selective_forward, take_reads
 from weightgate.train.rotary import Places, Turns, paired, quicken_places, turn, turns_of, unpaired
 from weightgate.train.trials import agrees, trial_inputs
 
@@ -191,9 +191,8 @@ def _quick_reading_forward(
     """The last layer's forward pass: (B, T, H), or (M, H) at `read`."""
     products = _products(module)
     if not _is_quick(module, products, hidden_states):
-        named |= {"attention_mask": attention_mask, "past_key_values": past_key_values}
-        whole: Tensor = type(module).forward(module, hidden_states, position_embeddings=position_embeddings, **named)
-        return whole if read is None else whole.flatten(0, 1)[read]
+        named |= {"position_embeddings": position_embeddings, "attention_mask": attention_mask}
+        return selective_forward(module, hidden_states, read, past_key_values=past_key_values, **named)
     own, before, after = module.self_attn, module.input_layernorm, module.post_attention_layernorm
     form = _Form(
         eps=(before.variance_epsilon, after.variance_epsilon),

@@ -109,8 +109,8 @@ def quickened(model: PreTrainedModel) -> PreTrainedModel:
     """The model with our quicker forms of what it computes, on the devices where they are quicker."""
     if model.device.type == "cpu":
         quicken_norms(model)
-        quicken_last_layer(model.get_decoder())
         quicken_layers(model.get_decoder())
+        quicken_last_layer(model.get_decoder())
     return model
 
 
