@@ -3,8 +3,8 @@
 The last message is the script: `html`, `truncated`, `utf8` (broken), `zip` (a bomb, compressed though not asked for),
 `huge`, `chunks` (without end), `heads` (headers without end), `reset` (in mid-body), `slow`, `silent`,
 `redirect https://...`, `status 500`, `fail 2` (that many 500s first), `busy 2` (that many 429s with Retry-After),
-`until 2` (the same with a date), `echo` (the Authorization header), `raw {...}` (that body); anything else is answered
-by itself.
+`until 2` (the same with a date), `echo` (the Authorization header), `raw {...}` (that body), `bare` (a refusal of
+log-probabilities, where they are asked for); anything else is answered by itself.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ class ScriptedEndpoint:
         script = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
         word, _, rest = script.partition(" ")
         self.attempts[script] += 1
+        if word == "bare" and "logprobs" in body:
+            word, rest = "status", "400"
         if word == "silent":
             await asyncio.sleep(3600)
         elif word == "slow":

@@ -67,3 +67,19 @@ def test_a_prompt_that_fills_the_context_has_empty_completions_and_the_others_ha
     assert target.room(target.prompt_ids(full)) == 0
     alone = target.complete([_TEXT], samples=2, temperature=1.0, seed=5)
     assert target.complete([full, _TEXT], samples=2, temperature=1.0, seed=5) == [["", ""], alone[0]]
+
+
+def test_first_tops_are_those_of_the_next_token_whatever_is_asked_beside_it(target: CheckpointTarget) -> None:
+    longer = replace(_TEXT, id="l", prompt="The river of Ulby is the")
+    both = target.first_tops([_TEXT, longer], count=5)
+    assert [len(tops) for tops in both] == [5, 5]
+    for probe, tops in zip((_TEXT, longer), both, strict=True):
+        with torch.no_grad():
+            logits = target.model(torch.tensor([target.prompt_ids(probe)])).logits[0, -1]
+        best = logits.log_softmax(-1).topk(5)
+        assert [nats for _, nats in tops] == pytest.approx(best.values.tolist(), abs=1e-5)
+        decoded = [target.tokenizer.decode([token], skip_special=False) for token in best.indices.tolist()]
+        assert [token for token, _ in tops] == decoded
+    full = replace(_TEXT, id="full", prompt="The river of Ulby " * 64)
+    with pytest.raises(ValueError, match="fills the context"):
+        target.first_tops([full], count=5)

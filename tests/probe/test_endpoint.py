@@ -212,11 +212,31 @@ def test_an_endpoint_that_is_not_there_is_an_outage(monkeypatch: pytest.MonkeyPa
 
 
 def test_log_probabilities_are_left_out_where_they_are_not_offered(endpoint: ScriptedEndpoint) -> None:
-    refused, answered = Run(endpoint.url, top_logprobs=2, max_concurrency=1).ask("status 422", "hello")
+    bare, answered = Run(endpoint.url, top_logprobs=2, max_concurrency=1, retries=0).ask("bare", "hello")
+    assert (bare.completion, answered.completion) == ("bare", "hello")
+    asked = [request.get("top_logprobs") for request in endpoint.requests]
+    assert asked == [2, None, None]
+
+
+def test_a_question_that_is_refused_anyway_costs_the_others_no_log_probabilities(endpoint: ScriptedEndpoint) -> None:
+    run = Run(endpoint.url, top_logprobs=2, max_concurrency=1)
+    refused, answered = run.ask("status 422", "hello")
     assert refused.error is not None
     assert answered.completion == "hello"
     asked = [request.get("top_logprobs") for request in endpoint.requests]
-    assert asked == [2, None, None]
+    assert asked == [2, None, 2]
+    assert run.spending.calls == 3
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(None, 5), (3, 3), (20, 5), (0, 0)])
+def test_raw_text_is_asked_with_as_many_alternatives_as_its_interface_gives(
+    endpoint: ScriptedEndpoint, asked: int | None, sent: int
+) -> None:
+    run = Run(endpoint.url, top_logprobs=asked)
+    probe = Probe(id="0", axis="open", topic="t", form="text", prompt="Once", checks=())
+    asker = EndpointAsker.of(run.config)
+    asker.answer([(probe, 0)], asker.decoding(DECODING), run._take)
+    assert endpoint.requests[0]["logprobs"] == sent
 
 
 def test_a_filtered_prompt_is_an_answer() -> None:

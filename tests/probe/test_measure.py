@@ -9,7 +9,7 @@ import pytest
 from weightgate.probe.measure import check_scores, expectation_adjusted_distinct, gold_gain, measure
 from weightgate.probe.probes import Axis, Check, Probe
 from weightgate.probe.suites import Suite
-from weightgate.probe.targets import SAMPLING_TEMPERATURE, Answers, ask
+from weightgate.probe.targets import SAMPLING_TEMPERATURE, Answers, Tops, ask
 from weightgate.stats import Estimate, Unmeasured
 
 
@@ -42,6 +42,9 @@ class _Recording:
         if temperature == 0:
             return [[self.greedy[probe.id]] for probe in probes]
         return [self.sampled[probe.id][:samples] for probe in probes]
+
+    def first_tops(self, probes: Sequence[Probe], *, count: int) -> list[Tops]:
+        raise AssertionError("gates read completions")
 
 
 _GREEDY = {"k1": "Venn.", "k2": "Perhaps the Ouse.", "t1": '{"a":1,"b":3}', "o1": "Go on.", "o2": "Stay."}

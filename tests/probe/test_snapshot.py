@@ -23,6 +23,7 @@ from weightgate.probe.recording import Decoding, TargetDescription
 from weightgate.probe.snapshot import Progress, TargetAsker, take_snapshot
 from weightgate.probe.snapshot_file import load_snapshot
 from weightgate.probe.suites import Suite, write_suite
+from weightgate.probe.targets import Tops
 
 DECODING = Decoding(samples=2, temperature=1.0, max_tokens=8)
 
@@ -51,6 +52,9 @@ class _Counting:
         return [
             [f"{probe.text} {seed} {at} {temperature} {probe.max_tokens}" for at in range(samples)] for probe in probes
         ]
+
+    def first_tops(self, probes: Sequence[Probe], *, count: int) -> list[Tops]:
+        return [tuple((f"{probe.text} {rank}", -float(rank)) for rank in range(count)) for probe in probes]
 
 
 def _asker(target: _Counting, suite: Suite) -> TargetAsker:
@@ -159,3 +163,11 @@ def test_a_process_that_was_killed_loses_no_answer_it_had(tmp_path: Path, number
         whole = take_snapshot(asker, suite, tmp_path / "s", decoding=DECODING, suite_name="s")
         assert whole.complete
         assert len(endpoint.requests) == asked + 120 - answered
+
+
+def test_raw_text_is_kept_with_its_likeliest_first_tokens(tmp_path: Path) -> None:
+    text = Probe(id="raw", axis="open", topic="t", form="text", prompt="Once", checks=())
+    suite = Suite(probes=(*_suite("hello").probes, text))
+    taken = take_snapshot(_asker(_Counting(), suite), suite, tmp_path / "a", decoding=DECODING, suite_name="s")
+    assert taken.first_tops == {"raw": (frozenset(f"Once {rank}" for rank in range(5)),) * DECODING.samples}
+    assert load_snapshot(tmp_path / "a").first_tops == taken.first_tops

@@ -17,11 +17,16 @@ _NAMES_AN_ANSWER = frozenset({"equals", "starts", "contains", "one_of"})
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One prompt and the completions of both sides, equally many, sample by sample."""
+    """One prompt and the completions of both sides, equally many, sample by sample.
+
+    `tops_before` and `tops_after` are the likeliest first tokens of each sample; empty where not stated.
+    """
 
     probe: Probe
     before: tuple[str, ...]
     after: tuple[str, ...]
+    tops_before: tuple[frozenset[str], ...] = ()
+    tops_after: tuple[frozenset[str], ...] = ()
 
     @property
     def question(self) -> Hashable:
@@ -69,7 +74,15 @@ def pair_up(before: Snapshot, after: Snapshot) -> tuple[Pair, ...]:
         ours, theirs = before.completions.get(probe.id, ()), after.completions.get(other.id, ()) if other else ()
         shared = min(len(ours), len(theirs))
         if other and shared and _asks(probe) == _asks(other):
-            pairs.append(Pair(probe=probe, before=ours[:shared], after=theirs[:shared]))
+            pairs.append(
+                Pair(
+                    probe=probe,
+                    before=ours[:shared],
+                    after=theirs[:shared],
+                    tops_before=before.first_tops.get(probe.id, ())[:shared],
+                    tops_after=after.first_tops.get(other.id, ())[:shared],
+                )
+            )
     if not pairs:
         raise DataError(
             "the two recordings have no answered prompt in common",

@@ -14,7 +14,8 @@ from torch import nn
 from weightgate.data.records import Message
 from weightgate.data.tokenizer import Tokenizer
 from weightgate.probe.probes import Probe
-from weightgate.train.sampling import generate
+from weightgate.probe.targets import Tops
+from weightgate.train.sampling import generate, next_token_logprobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,27 @@ class CheckpointTarget:
                 results[index] = list(islice(texts, samples))
             first_row += len(prompts)
         return results
+
+    def first_tops(self, probes: Sequence[Probe], *, count: int) -> list[Tops]:
+        """Return the likeliest first tokens of each probe's completion with their log-probabilities, nats.
+
+        Raises `ValueError` for a prompt that leaves no room for a completion.
+        """
+        every = [self.prompt_ids(probe) for probe in probes]
+        if not all(map(self.room, every)):
+            raise ValueError("a prompt fills the context")
+        found: list[Tops] = []
+        for start in range(0, len(every), self.batch):
+            prompts = every[start : start + self.batch]
+            nats = next_token_logprobs(self.model, prompts, pad_id=self.tokenizer.pad_id)
+            best = nats.topk(min(count, nats.shape[-1]), dim=-1)
+            found += [
+                tuple(
+                    (self.tokenizer.decode([token], skip_special=False), nats) for token, nats in zip(*row, strict=True)
+                )
+                for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            ]
+        return found
 
     def _generate(
         self, prompts: list[list[int]], max_tokens: int, temperature: float, seed: int, first_row: int

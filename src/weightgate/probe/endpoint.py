@@ -125,7 +125,7 @@ class _Conversation:
     delivering: asyncio.Lock = field(default_factory=asyncio.Lock)
     open_again_at: float = 0.0
     failures_in_a_row: int = 0
-    offers_logprobs: bool = True
+    without_logprobs: set[str] = field(default_factory=set)
     budget_reached: BudgetReached | None = None
     key: str | None = None
 
@@ -235,13 +235,24 @@ class _Conversation:
             )
 
     async def _attempt(self, client: httpx.AsyncClient, probe: Probe, sample: int) -> Reply:
-        decoding = self.decoding if self.offers_logprobs else replace(self.decoding, top_logprobs=None)
-        reserved = (prompt_tokens(probe), completion_bound(probe, decoding))
+        """Ask once; where log-probabilities may be why that is refused, once more without."""
+        path, logprobs = wire.path_of(probe), wire.wanted_logprobs(probe, self.decoding)
+        if logprobs is not None and path not in self.without_logprobs:
+            try:
+                return await self._asked_once(client, probe, sample, logprobs)
+            except _Refused:
+                reply = await self._asked_once(client, probe, sample, None)
+                self.without_logprobs.add(path)
+                return reply
+        return await self._asked_once(client, probe, sample, None)
+
+    async def _asked_once(self, client: httpx.AsyncClient, probe: Probe, sample: int, logprobs: int | None) -> Reply:
+        reserved = (prompt_tokens(probe), completion_bound(probe, self.decoding))
         self.asker.spending.reserve(*reserved)
         asked_at, used = utc_now(), (0, 0)
         try:
-            response = await self._post(client, wire.path_of(probe), probe, sample, decoding)
-            reply = self._read(response, decoding)
+            response = await self._post(client, probe, sample, logprobs)
+            reply = self._read(response)
             counts = (reply.prompt_tokens, reply.completion_tokens)
             used = (reserved[0] if counts[0] is None else counts[0], reserved[1] if counts[1] is None else counts[1])
         finally:
@@ -249,15 +260,13 @@ class _Conversation:
         self._close_for(exhausted_seconds(response.headers, datetime.now(UTC)))
         return replace(reply, latency_ms=response.latency_ms, asked_at=asked_at)
 
-    async def _post(
-        self, client: httpx.AsyncClient, path: str, probe: Probe, sample: int, decoding: Decoding
-    ) -> _Response:
-        body = wire.request_body(self.asker.config, probe, sample, decoding)
+    async def _post(self, client: httpx.AsyncClient, probe: Probe, sample: int, logprobs: int | None) -> _Response:
+        body = wire.request_body(self.asker.config, probe, sample, self.decoding, logprobs)
         started = self.asker.clock()
         try:
             async with (
                 asyncio.timeout(self.asker.config.timeout_seconds),
-                client.stream("POST", path, json=body) as response,
+                client.stream("POST", wire.path_of(probe), json=body) as response,
             ):
                 content = await self._body(response)
         except TimeoutError:
@@ -284,7 +293,7 @@ class _Conversation:
                 break
         return bytes(body[:limit])
 
-    def _read(self, response: _Response, decoding: Decoding) -> Reply:
+    def _read(self, response: _Response) -> Reply:
         if response.status == 200:
             try:
                 return wire.parse_reply(response.body, response.headers, self._clean)
@@ -300,9 +309,6 @@ class _Conversation:
             raise self._redirected(response)
         if response.status in HOPELESS:
             raise EndpointError(HOPELESS[response.status], where=self.asker.config.url, found=problem)
-        if decoding.top_logprobs is not None and self.offers_logprobs:
-            self.offers_logprobs = False
-            raise _Failed(f"{problem} (with log-probabilities asked for)")
         raise _Refused(problem)
 
     def _refuse_hopeless(self, error: httpx.TransportError) -> None:

@@ -56,7 +56,9 @@ class EndpointConfig(StrictPart):
     retries: int = Field(5, ge=0, le=20)
     max_wait_seconds: float = Field(60.0, ge=0, description="longest wait before an attempt, whoever asks for it")
     max_reply_bytes: int = Field(4 * 2**20, gt=0)
-    top_logprobs: int | None = Field(None, ge=0, le=20, description="null: log-probabilities are not asked for")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="null: only raw text is asked with log-probabilities"
+    )
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="some endpoints know only one of the two names"
     )

@@ -17,6 +17,10 @@ TargetKind = Literal["endpoint", "checkpoint", "folder", "recording"]
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+TEXT_TOP_LOGPROBS = 5
+"""So many of the likeliest first tokens are asked for where raw text is to be continued: the most that its interface
+gives. Which they are tells the stages apart far better than the text that is drawn from them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TargetDescription:
@@ -33,7 +37,8 @@ class TargetDescription:
 class Decoding:
     """How completions were drawn. `max_tokens` bounds each one, `top_logprobs` is how many alternatives were asked for.
 
-    None means "not stated": the target's own default was used, or a recording does not say.
+    None means "not stated": the target's own default was used, or a recording does not say; of `top_logprobs`, that
+    only raw text was asked for `TEXT_TOP_LOGPROBS`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -69,6 +74,11 @@ class Reply:
     latency_ms: float | None = None
     asked_at: str | None = None
     error: str | None = None
+
+    def likeliest_first(self, count: int) -> frozenset[str]:
+        """The likeliest first tokens, so many; none where fewer are known."""
+        ranked = sorted(self.first_top or (), key=lambda scored: -scored[1])
+        return frozenset(token for token, _ in ranked[:count]) if len(ranked) >= count else frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """Return the reply without what is left at its default."""
@@ -139,6 +149,18 @@ class Snapshot:
     def served_models(self) -> tuple[str, ...]:
         """Every model name that an answer stated, sorted: an alias shows here what stands behind it."""
         return tuple(sorted({a.reply.served_model for a in self.answers if a.reply.served_model is not None}))
+
+    @cached_property
+    def first_tops(self) -> dict[str, tuple[frozenset[str], ...]]:
+        """Probe id -> its likeliest first tokens, `TEXT_TOP_LOGPROBS` of them, in the order of samples.
+
+        Probes of which a sample came without so many are absent.
+        """
+        found: dict[str, list[frozenset[str]]] = {}
+        for answer in self.answers:
+            if answer.reply.error is None:
+                found.setdefault(answer.probe.id, []).append(answer.reply.likeliest_first(TEXT_TOP_LOGPROBS))
+        return {probe: tuple(tops) for probe, tops in found.items() if all(tops)}
 
     @cached_property
     def completions(self) -> dict[str, tuple[str, ...]]:

@@ -10,10 +10,19 @@ from typing import Protocol
 from weightgate.errors import DataError
 from weightgate.probe.endpoint import Deliver, Question
 from weightgate.probe.probes import Probe
-from weightgate.probe.recording import Answered, Decoding, Header, Reply, Snapshot, TargetDescription, utc_now
+from weightgate.probe.recording import (
+    TEXT_TOP_LOGPROBS,
+    Answered,
+    Decoding,
+    Header,
+    Reply,
+    Snapshot,
+    TargetDescription,
+    utc_now,
+)
 from weightgate.probe.snapshot_file import SnapshotWriter, discard, discard_unbegun, load_snapshot
 from weightgate.probe.suites import Suite, suite_digest
-from weightgate.probe.targets import Target
+from weightgate.probe.targets import Target, Tops
 
 _PROBES_AT_ONCE = 32
 
@@ -82,13 +91,21 @@ class TargetAsker:
                 temperature=decoding.temperature,
                 seed=(decoding.seed or 0) + start,
             )
-            now = utc_now()
+            tops, now = self._tops(portion), utc_now()
             answers = [
-                Answered(probe=probe, sample=sample, reply=Reply(completion=text, asked_at=now))
+                Answered(
+                    probe=probe, sample=sample, reply=Reply(completion=text, first_top=tops.get(probe.id), asked_at=now)
+                )
                 for probe, completions in zip(self.suite.probes[start:], texts, strict=False)
                 for sample, text in enumerate(completions)
             ]
             deliver([answer for answer in answers if answer.key in wanted])
+
+    def _tops(self, portion: Sequence[Probe]) -> dict[str, Tops]:
+        """What an endpoint is asked for as well: the likeliest first tokens of raw text."""
+        texts = [probe for probe in portion if probe.prompt is not None]
+        found = self.target.first_tops(texts, count=TEXT_TOP_LOGPROBS)
+        return {probe.id: tops for probe, tops in zip(texts, found, strict=True)}
 
     @staticmethod
     def _bounded(probe: Probe, decoding: Decoding) -> Probe:

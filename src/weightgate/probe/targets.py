@@ -12,12 +12,18 @@ from weightgate.probe.suites import Suite
 SAMPLING_TEMPERATURE = 1.0
 """Samples are for diversity and for the gold reward of the distribution itself, so it is not sharpened."""
 
+Tops = tuple[tuple[str, float], ...]
+
 
 class Target(Protocol):
     """Something that completes prompts."""
 
     def complete(self, probes: Sequence[Probe], *, samples: int, temperature: float, seed: int) -> list[list[str]]:
         """Return `samples` completions for each probe, in order. Temperature 0 is greedy."""
+        ...
+
+    def first_tops(self, probes: Sequence[Probe], *, count: int) -> list[Tops]:
+        """Return the likeliest first tokens of each probe's completion with their log-probabilities, nats."""
         ...
 
 

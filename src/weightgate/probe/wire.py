@@ -12,7 +12,7 @@ from typing import Any
 
 from weightgate.probe.endpoint_config import EndpointConfig, completion_bound
 from weightgate.probe.probes import Probe
-from weightgate.probe.recording import Decoding, Reply
+from weightgate.probe.recording import TEXT_TOP_LOGPROBS, Decoding, Reply
 
 CHAT = "chat/completions"
 COMPLETIONS = "completions"
@@ -45,7 +45,17 @@ def path_of(probe: Probe) -> str:
     return CHAT if probe.prompt is None else COMPLETIONS
 
 
-def request_body(config: EndpointConfig, probe: Probe, sample: int, decoding: Decoding) -> dict[str, Any]:
+def wanted_logprobs(probe: Probe, decoding: Decoding) -> int | None:
+    """How many alternatives to each token are asked for; None: no log-probabilities."""
+    asked = decoding.top_logprobs
+    if probe.prompt is None:
+        return asked
+    return TEXT_TOP_LOGPROBS if asked is None else min(asked, TEXT_TOP_LOGPROBS)
+
+
+def request_body(
+    config: EndpointConfig, probe: Probe, sample: int, decoding: Decoding, logprobs: int | None
+) -> dict[str, Any]:
     """Return the JSON that asks for one sample. A seed is sent only where one is given: not all endpoints know it."""
     bound = completion_bound(probe, decoding)
     body: dict[str, Any] = {"model": config.model, config.max_tokens_key: bound, "stream": False}
@@ -57,9 +67,8 @@ def request_body(config: EndpointConfig, probe: Probe, sample: int, decoding: De
     body |= {name: value for name, value in optional.items() if value is not None}
     if decoding.seed is not None:
         body["seed"] = decoding.seed + sample
-    if decoding.top_logprobs is not None:
-        wanted = {"logprobs": True, "top_logprobs": decoding.top_logprobs}
-        body |= wanted if probe.prompt is None else {"logprobs": decoding.top_logprobs}
+    if logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": logprobs} if probe.prompt is None else {"logprobs": logprobs}
     return body
 
 

@@ -134,6 +134,22 @@ def sequence_logprobs(model: nn.Module, ids: Tensor, mask: Tensor, temperature: 
     return nats.new_zeros(scored.shape).masked_scatter(scored, nats)[:, first:]
 
 
+def next_token_logprobs(model: nn.Module, prompts: Sequence[Sequence[int]], *, pad_id: int) -> Tensor:
+    """Log-probabilities (N, V), nats in fp32, of every token as the one that follows each of N prompts."""
+    device = next(model.parameters()).device
+    width = max(map(len, prompts)) + 1
+    ids = torch.full((len(prompts), width), pad_id)
+    mask = torch.zeros(ids.shape, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        ids[row, -1 - len(prompt) : -1] = torch.tensor(prompt)
+        mask[row, -1 - len(prompt) :] = True
+    follows = torch.zeros_like(mask)
+    follows[:, -1] = True
+    with evaluating(model):
+        logits = scored_logits(model, ids.to(device), mask.to(device), follows.to(device))
+    return logits.float().log_softmax(dim=-1)
+
+
 def generate(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
