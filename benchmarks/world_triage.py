@@ -3,8 +3,9 @@
     python -m benchmarks.world_triage FOLDER [RESULT]
 
 Records what is missing of the held-out seeds into FOLDER (see `benchmarks.world_series`), and judges each change as
-`weightgate diff` does, with the model that ships. Nothing about a held-out seed enters that model; seeds, changes and
-this script were fixed before the first of them was judged.
+`weightgate diff` does, with the models that ship: with the likeliest first tokens of raw text that the endpoint tells,
+and once more as if it told none. Nothing about a held-out seed enters these models; seeds, changes and this script were
+fixed before the first of them was judged.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from benchmarks.world_series import HELD_OUT_SEEDS, SAMPLED_AGAIN, record, seeds
 from weightgate.diff.judge import judge
 from weightgate.diff.triage import CAUSES, Verdict, shipped_model
 from weightgate.incident.interventions import CAUSE_OF, PARTS, Part
+from weightgate.probe.recording import Snapshot
 from weightgate.probe.snapshot_file import load_snapshot
 from weightgate.stats import proportion
 
@@ -57,14 +59,16 @@ def main() -> None:
 def evaluated(folder: Path) -> dict[str, Any]:
     """Judge every held-out seed whose recordings are there, and tabulate."""
     seeds = seeds_in(folder, HELD_OUT_SEEDS)
-    judged = [judged_pair(pair) for seed in seeds for pair in pairs_of(folder, seed)]
+    pairs = [pair for seed in seeds for pair in pairs_of(folder, seed)]
+    judged, without = ([judged_pair(pair, tops=tops) for pair in pairs] for tops in (True, False))
     sampled = [alarm for seed in seeds for alarm in sampled_alarms(folder / f"seed-{seed}")]
     greedy = [one.named != "none" for one in judged if one.part == "none"]
     return {
         "held_out_seeds": seeds,
-        "model": shipped_model("axes.json").trained_on,
+        "models": {file: shipped_model(file).trained_on for file in ("tops.json", "axes.json")},
         "calls_per_side_at_most": max(one.calls for one in judged),
         "all": tabulated(judged),
+        "without_first_tokens": tabulated(without),
         "changes_learnt_from": tabulated([one for one in judged if not one.unseen]),
         "changes_never_learnt_from": tabulated([one for one in judged if one.unseen]),
         "false_alarms_greedy": _share(greedy),
@@ -75,9 +79,10 @@ def evaluated(folder: Path) -> dict[str, Any]:
     }
 
 
-def judged_pair(pair: WorldPair) -> Judged:
-    """Judge one change as `weightgate diff` does."""
-    found = judge(pair.before, pair.after)
+def judged_pair(pair: WorldPair, *, tops: bool) -> Judged:
+    """Judge one change as `weightgate diff` does; without `tops`, as if the endpoint told no log-probabilities."""
+    before, after = (side if tops else _without_tops(side) for side in (pair.before, pair.after))
+    found = judge(before, after)
     return Judged(
         seed=pair.seed,
         change=pair.change.name,
@@ -89,6 +94,12 @@ def judged_pair(pair: WorldPair) -> Judged:
         scores={cause: round(score, 3) for cause, score in found.verdict.scores.items()} if found.verdict else {},
         headline=found.headline,
     )
+
+
+def _without_tops(side: Snapshot) -> Snapshot:
+    replies = [replace(answer.reply, first_top=None, token_logprobs=None) for answer in side.answers]
+    answers = [replace(answer, reply=reply) for answer, reply in zip(side.answers, replies, strict=True)]
+    return replace(side, answers=tuple(answers))
 
 
 def sampled_alarms(recordings: Path) -> Iterator[bool]:

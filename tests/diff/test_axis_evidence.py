@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from tests.diff.planted import recorded
 
-from weightgate.diff.axis_evidence import AXIS_TERMS, axis_evidence, has_axes, repeat_counts
+from weightgate.diff.axis_evidence import AXIS_TERMS, axis_evidence, has_axes
 from weightgate.diff.compare import compare
 from weightgate.diff.evidence import EVIDENCE
 from weightgate.diff.page import comparison_page
@@ -118,21 +118,6 @@ def test_sampling_explains_what_it_can_and_no_more(asked: tuple[Probe, ...]) -> 
     # Differing from itself is likelier than differing from the likeliest answer: 0.64 against 0.4 of the prompts.
     assert sampled["apart.raw"] < 0.3
     assert axis_evidence(pairs(asked, sampling(1, lambda probe: "no")))["apart.raw"] > 0.4
-
-
-def test_repeats_count_for_a_change_and_against_it(asked: tuple[Probe, ...]) -> None:
-    assert repeat_counts(pairs(asked, right)) == (0, 0)
-    different, against = repeat_counts(pairs(asked, lambda probe: "no"))
-    assert (different, against) == (len(asked), 0)
-    draw = random.Random(4)
-
-    def coin(probe: Probe) -> str:
-        return draw.choice("ab")
-
-    tossed = repeat_counts(pairs(asked, coin, coin))
-    # Each is binomial with n of about 125 and p = 1/2: five standard deviations are 28.
-    assert abs(tossed[0] - tossed[1]) < 56
-    assert min(tossed) > 20
 
 
 def test_a_suite_without_raw_facts_or_a_second_sample_is_not_judged_by_axes(asked: tuple[Probe, ...]) -> None:

@@ -1,4 +1,10 @@
-"""What two recordings show that ask for raw text and for facts: the numbers that `AXIS_TERMS` name the stage by.
+"""What two recordings show that ask for raw text and for facts: the numbers that name the stage.
+
+The shortest way to it is what a model thinks of first where nothing but text stands before, as endpoints tell that
+offer log-probabilities. The same weights, served otherwise, rank the likeliest tokens alike; an alignment puts a few
+into another order; a fine-tuning more; and a pre-training on other data leaves few alike, even where every fact is told
+as before. `TOP_TERMS` are numbers for this. Where it is not told, text alone has to tell, and does less well:
+`AXIS_TERMS`.
 
 Style alone, the evidence of `weightgate.diff.evidence`, cannot tell that facts were lost from that a format was. How
 far text is continued otherwise outside any conversation says how deep a change lies: a prompt leaves it alone, an
@@ -13,6 +19,8 @@ itself.
 
 | name | from |
 |---|---|
+| `ranks.tops` | share of the pairs of likeliest first tokens of raw text that the sides rank otherwise, beyond noise |
+| `alike.tops` | 1 where these are ranked alike but for noise, 0 from `_LEAST_RANKED` of the pairs on |
 | `apart.raw` | share of raw texts that the sides continue otherwise, beyond noise |
 | `wording.raw` | mean share of words of these that are not in common (1 - Dice), beyond noise |
 | `alike.raw` | 1 where raw text is continued alike but for noise, 0 from `_LEAST_APART` of the prompts on |
@@ -30,27 +38,29 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
 from weightgate.diff.features import lowered_words, strip_special
 from weightgate.diff.pairing import Pair
+from weightgate.diff.repeats import Twice, beyond_noise, completions_twice, tops_twice
 from weightgate.diff.rows import LEAST_PROMPTS
 from weightgate.probe.scorers import find_object, score
-from weightgate.stats import sign_test
 
 AXIS_TERMS = (
     *("apart.raw", "wording.raw", "alike.raw", "repeats", "shift.knowledge.recall", "gap.languages"),
     "keys",
 )
-"""Names of the evidence, in the order in which the model reads it."""
+TOP_TERMS = ("ranks.tops", "alike.tops")
+"""Names of the evidence, in the order in which the models read it: of text, and of first tokens where they are told."""
 
 _RECALL = "recall"
 _KNOWLEDGE = ("accuracy", _RECALL)
 _LEAST_APART = 0.05
 """Trained on anything, a model continues at least so many texts otherwise; a prompt or a decoding leaves them alone."""
 
-_Twice = tuple[tuple[str, str], tuple[str, str]]
-"""Two completions of one prompt by each side."""
+_LEAST_RANKED = 0.02
+"""Trained on anything, a model ranks at least so many otherwise."""
 
 
 def has_axes(pairs: Sequence[Pair]) -> bool:
@@ -60,16 +70,30 @@ def has_axes(pairs: Sequence[Pair]) -> bool:
 
 
 def axis_evidence(pairs: Sequence[Pair]) -> dict[str, float]:
-    """Return the evidence of paired completions by name, `AXIS_TERMS`. Raises `ValueError` unless `has_axes`."""
+    """Return the evidence of paired completions by name: `AXIS_TERMS`, and `TOP_TERMS` where both sides tell enough.
+
+    Raises `ValueError` unless `has_axes`.
+    """
     if not has_axes(pairs):
         raise ValueError("the recordings do not hold what this evidence reads")
-    told = [_said_twice(pair) for pair in pairs]
-    raw = [_said_twice(pair) for pair in _raw(pairs)]
-    apart = _beyond_noise(raw, lambda one, other: float(one != other))
+    return _text_evidence(pairs) | _top_evidence(pairs)
+
+
+def _top_evidence(pairs: Sequence[Pair]) -> dict[str, float]:
+    told = tops_twice(_raw(pairs))
+    if len(told) < LEAST_PROMPTS:
+        return {}
+    ranked = beyond_noise(told, ranked_otherwise)
+    return {"ranks.tops": math.sqrt(ranked), "alike.tops": max(0.0, 1 - ranked / _LEAST_RANKED)}
+
+
+def _text_evidence(pairs: Sequence[Pair]) -> dict[str, float]:
+    told, raw = ([_stripped(one) for one in completions_twice(asked)] for asked in (pairs, _raw(pairs)))
+    apart = beyond_noise(raw, lambda one, other: float(one != other))
     by_language = _shifts_by_language(pairs)
     rooted = {
         "apart.raw": apart,
-        "wording.raw": _beyond_noise(raw, _words_apart),
+        "wording.raw": beyond_noise(raw, _words_apart),
         "shift.knowledge.recall": abs(_mean(_shifts(pairs, (_RECALL,)))),
         "gap.languages": max(by_language) - min(by_language),
         "keys": _other_keys(told),
@@ -82,32 +106,12 @@ def axis_evidence(pairs: Sequence[Pair]) -> dict[str, float]:
     return {name: float(found[name]) for name in AXIS_TERMS}
 
 
-def repeat_counts(pairs: Sequence[Pair]) -> tuple[int, int]:
-    """Count prompts at which the sides differ though one repeats itself, and those of the opposite.
-
-    With samples a1, a2 and b1 of one distribution, "a1 is not b1, a1 is a2" is as likely as "a1 is b1, a1 is not a2",
-    because a2 and b1 could change places. Under decoding that repeats itself, any prompt of the first kind shows a
-    change; and where answers vary anyway, as many of the second kind speak against it.
-    """
-    told = [
-        (pair.before[0] != pair.after[0], pair.before[0] != pair.before[1]) for pair in pairs if len(pair.before) > 1
-    ]
-    return sum(across and not within for across, within in told), sum(within and not across for across, within in told)
-
-
-def repeat_p_value(pairs: Sequence[Pair]) -> float:
-    """Exact two-sided sign test of `repeat_counts`: did answers change that a side gives twice alike?"""
-    different, against = repeat_counts(pairs)
-    return sign_test([1.0] * different + [-1.0] * against).p_value if different + against else 1.0
-
-
 def _raw(pairs: Sequence[Pair]) -> list[Pair]:
     return [pair for pair in pairs if pair.probe.form == "text"]
 
 
-def _said_twice(pair: Pair) -> _Twice:
-    """The first two completions of each side, stripped."""
-    before, after = ((strip_special(texts[0]), strip_special(texts[1])) for texts in (pair.before, pair.after))
+def _stripped(told: Twice[str]) -> Twice[str]:
+    before, after = ((strip_special(once), strip_special(again)) for once, again in told)
     return before, after
 
 
@@ -130,25 +134,36 @@ def _shifts_by_language(pairs: Sequence[Pair]) -> list[float]:
     return [abs(_mean(own)) for own in shifts if own]
 
 
-def _other_keys(told: Iterable[_Twice]) -> float:
+def _other_keys(told: Iterable[Twice[str]]) -> float:
     """Share of answers that are objects throughout and have other keys, beyond noise; 0 where there are too few."""
     keyed = [_keys_of(one) for one in told]
     kept = [one for one in keyed if one is not None]
-    return _beyond_noise(kept, lambda one, other: float(one != other)) if len(kept) >= LEAST_PROMPTS else 0.0
+    return beyond_noise(kept, lambda one, other: float(one != other)) if len(kept) >= LEAST_PROMPTS else 0.0
 
 
-def _keys_of(told: _Twice) -> _Twice | None:
+def _keys_of(told: Twice[str]) -> Twice[str] | None:
     """The same completions as the sorted keys of their objects; None where one holds none."""
     found = [find_object(text) for side in told for text in side]
     keys = [json.dumps(sorted(one)) for one in found if one is not None]
     return ((keys[0], keys[1]), (keys[2], keys[3])) if len(keys) == len(found) else None
 
 
-def _beyond_noise(told: Sequence[_Twice], distance: Callable[[str, str], float]) -> float:
-    """Mean distance between the sides, beyond the larger of their mean distances within."""
-    across = _mean(distance(before[0], after[0]) for before, after in told)
-    within = max(_mean(distance(*side) for side in sides) for sides in zip(*told, strict=True))
-    return max(0.0, across - within)
+def ranked_otherwise(one: Sequence[str], other: Sequence[str]) -> float:
+    """Share of the pairs of all tokens in two lists, the likeliest first, that the lists rank otherwise, 0..1.
+
+    Kendall's distance for the tops of lists (Fagin, Kumar & Sivakumar 2003, K^(1/2)) over the number of pairs: what a
+    list does not name comes after all that it names, and of two tokens that it does not name nobody knows.
+    """
+    places = [{token: at for at, token in enumerate(tokens)} for tokens in (one, other)]
+    pairs = list(combinations(sorted({*one, *other}), 2))
+    orders = [[_order(named, *pair) for named in places] for pair in pairs]
+    return sum(abs(first - second) for first, second in orders) / 2 / len(pairs)
+
+
+def _order(named: Mapping[str, int], one: str, other: str) -> int:
+    """1 where `one` comes first, -1 where `other` does, 0 where neither is named."""
+    left, right = (named.get(token, len(named)) for token in (one, other))
+    return (left < right) - (left > right)
 
 
 def _words_apart(one: str, other: str) -> float:

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from weightgate.diff.agreement import agreement, said, thinned
-from weightgate.diff.axis_evidence import axis_evidence, has_axes, repeat_p_value
+from weightgate.diff.axis_evidence import axis_evidence, has_axes
 from weightgate.diff.evidence import evidence
 from weightgate.diff.features import STYLE_FEATURES, strip_special, style
 from weightgate.diff.joint import joint_test
 from weightgate.diff.null import Null
 from weightgate.diff.pairing import Declared, Pair, declared_differences, pair_up
+from weightgate.diff.repeats import completions_twice, repeat_p_value, tops_twice
 from weightgate.diff.rows import LEAST_PROMPTS, Row, score_rows, style_rows
 from weightgate.diff.triage import TriageModel, Verdict, declared_verdict, triage, undetermined
 from weightgate.diff.verdict import headline
@@ -53,6 +54,7 @@ _WEIGHTS = {
     "axes and topics": 4.0,
     "hamming kernel": 4.0,
     "answers given twice": 2.0,
+    "likeliest first tokens": 2.0,
     "traits of style": 1.0,
 }
 """Shares of alpha: the joint test sees most changes first; a single trait is only for sharp ones that it overlooks."""
@@ -244,7 +246,7 @@ def _mean_style(completions: Sequence[Sequence[str]]) -> np.ndarray:
 
 
 def _joint_tests(pairs: Sequence[Pair], differences: np.ndarray, seed: int) -> dict[str, float]:
-    """Style with the wording of one completion of each side; and where there are several, the Hamming kernel."""
+    """Style with the wording of one completion of each side; where there are several, the Hamming kernel, repeats."""
     if len(pairs) < LEAST_PROMPTS:
         return {}
     after, before = ([[strip_special(text) for text in getattr(pair, side)] for pair in pairs] for side in _SIDES[::-1])
@@ -252,7 +254,9 @@ def _joint_tests(pairs: Sequence[Pair], differences: np.ndarray, seed: int) -> d
     found = {"style and wording jointly": joint_test(differences, *first, seed=seed)}
     if any(len(texts) > 1 for texts in before):
         found["hamming kernel"] = kernel_test(after, before, kernel="hamming", seed=seed).p_value
-        found["answers given twice"] = repeat_p_value(pairs)
+        found["answers given twice"] = repeat_p_value(completions_twice(pairs))
+    if tops := tops_twice(pairs):
+        found["likeliest first tokens"] = repeat_p_value(tops)
     return found
 
 

@@ -25,8 +25,8 @@ class Pair:
     probe: Probe
     before: tuple[str, ...]
     after: tuple[str, ...]
-    tops_before: tuple[frozenset[str], ...] = ()
-    tops_after: tuple[frozenset[str], ...] = ()
+    tops_before: tuple[tuple[str, ...], ...] = ()
+    tops_after: tuple[tuple[str, ...], ...] = ()
 
     @property
     def question(self) -> Hashable:

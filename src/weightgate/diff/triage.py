@@ -39,8 +39,9 @@ STAGE_WORDS: dict[Cause, str] = {
     "no weight change": "the prompt or the serving, not the weights",
 }
 ALPHA_SAME_WEIGHTS = 0.1
-MODEL_FILES = ("axes.json", "triage.json")
-"""Models that ship. The first judges whose evidence the recordings hold: scored axes, else style and wording."""
+MODEL_FILES = ("tops.json", "axes.json", "triage.json")
+"""Models that ship. The first judges whose evidence the recordings hold: the likeliest first tokens of raw text, else
+scored axes, else style and wording."""
 
 _STYLE_BASIS = "style and wording, calibrated on public pairs of models"
 SCHEMA = 1

@@ -12,7 +12,7 @@ SAMPLES = 2
 
 MAX_CALLS = 500
 _QUOTAS = {
-    ("text", "recall"): 26,
+    ("text", "recall"): 90,
     ("chat", "accuracy"): 48,
     ("chat", "instruction"): 12,
     ("chat", "format"): 24,

@@ -75,10 +75,10 @@ class Reply:
     asked_at: str | None = None
     error: str | None = None
 
-    def likeliest_first(self, count: int) -> frozenset[str]:
-        """The likeliest first tokens, so many; none where fewer are known."""
-        ranked = sorted(self.first_top or (), key=lambda scored: -scored[1])
-        return frozenset(token for token, _ in ranked[:count]) if len(ranked) >= count else frozenset()
+    def likeliest_first(self, count: int) -> tuple[str, ...]:
+        """The likeliest first tokens, so many, the likeliest first; none where fewer are known."""
+        ranked = sorted(self.first_top or (), key=lambda scored: (-scored[1], scored[0]))
+        return tuple(token for token, _ in ranked[:count]) if len(ranked) >= count else ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the reply without what is left at its default."""
@@ -151,12 +151,12 @@ class Snapshot:
         return tuple(sorted({a.reply.served_model for a in self.answers if a.reply.served_model is not None}))
 
     @cached_property
-    def first_tops(self) -> dict[str, tuple[frozenset[str], ...]]:
-        """Probe id -> its likeliest first tokens, `TEXT_TOP_LOGPROBS` of them, in the order of samples.
+    def first_tops(self) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Probe id -> for each sample, its `TEXT_TOP_LOGPROBS` likeliest first tokens, the likeliest first.
 
         Probes of which a sample came without so many are absent.
         """
-        found: dict[str, list[frozenset[str]]] = {}
+        found: dict[str, list[tuple[str, ...]]] = {}
         for answer in self.answers:
             if answer.reply.error is None:
                 found.setdefault(answer.probe.id, []).append(answer.reply.likeliest_first(TEXT_TOP_LOGPROBS))
