@@ -13,6 +13,15 @@ from weightgate.errors import UserError
 from weightgate.options_cli import json_option, recipe_option, show_page
 
 
+class _Temperature(click.ParamType[float | None]):
+    """A temperature, or None for the word `default`: some models take no other than their own."""
+
+    name = "float|default"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float | None:
+        return None if value == "default" else click.FloatRange(0, 5).convert(value, param, context)
+
+
 def _asking_options(verb: Any) -> Any:
     """Options of every verb that asks a target."""
     kind = click.Path(path_type=Path, dir_okay=False)
@@ -20,7 +29,13 @@ def _asking_options(verb: Any) -> Any:
         click.option("--suite", metavar="NAME|FILE", help="What is asked: a suite file; default: core, which ships."),
         click.option("--prompts", type=kind, help="Ask your own prompts instead: JSONL, one prompt a line."),
         click.option("--samples", type=click.IntRange(1, 100), default=2, show_default=True, help="For each prompt."),
-        click.option("--temperature", type=click.FloatRange(0, 5), default=0.7, show_default=True),
+        click.option(
+            "--temperature",
+            type=_Temperature(),
+            default="0.7",
+            show_default=True,
+            help="Or default: the endpoint's own.",
+        ),
         click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="Of a completion."),
         click.option("--seed", type=int, help="Sent with each question; not all endpoints know it."),
         click.option("--model", "models", multiple=True, help="Model of a URL; in diff, twice for two models."),

@@ -30,7 +30,7 @@ def load_prompts(path: Path) -> Suite:
     Raises `DataError` with file and line for whatever is no prompt, and for no prompt at all.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError("there is no file of prompts here", where=str(path)) from None
     except (UnicodeDecodeError, OSError) as error:

@@ -60,7 +60,7 @@ def load_suite(path: Path) -> Suite:
     Raises `DataError` with file and line for anything that is not a probe, for ids used twice, and for no probe at all.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         mend = "name a file that is there; `core` is the suite that ships"
         raise DataError("there is no probe suite here", where=str(path), mend=mend) from None

@@ -157,7 +157,7 @@ def look_once(watch: Watch, history: History) -> Outcome:
     if baseline is None:
         baseline = renew_baseline(watch, history, reason="first run")
     require_same_questions(watch, baseline)
-    watch.config.target.key()  # a key that is not set is a mistake, not an outage
+    watch.config.target.headers()  # a key that is not set is a mistake, not an outage
     if baseline.ready_at is None:
         outcome = _complete_baseline(watch, history, baseline)
     else:
