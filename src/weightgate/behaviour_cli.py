@@ -100,6 +100,7 @@ def diff(before: str, after: str, as_json: bool, **asked: Any) -> None:
     if asked["dry_run"]:
         _show_forecasts(dict(zip((before, after), sides, strict=True)), _inquiry(asked), None, as_json)
         return
+    _require_outputs(sides, asked)
     found, before_recorded = _compared(sides, asked)
     if asked["more"]:
         click.echo(write_further(found, before_recorded, asked["more"]), err=True)
@@ -124,6 +125,7 @@ def diff(before: str, after: str, as_json: bool, **asked: Any) -> None:
 def watch(config_path: Path, as_json: bool, action: str | None, report_path: Path | None, reason: str) -> None:
     """Ask an endpoint on a schedule, compare with its baseline, alarm."""
     from weightgate import watch as room
+    from weightgate.probe.outputs import require_writable
 
     if action == "init":
         room.write_template(config_path)
@@ -133,6 +135,7 @@ def watch(config_path: Path, as_json: bool, action: str | None, report_path: Pat
         room.run_on_schedule(config_path, lambda told: _tell_outcome(told, as_json))
         return
     watched = room.Watch.read(config_path)
+    require_writable({"--report": report_path}, (config_path, *watched.kept_files))
     if action == "dry-run":
         show_page(room.cost_page(watched), as_json)
     else:
@@ -165,6 +168,16 @@ def _inquiry(asked: dict[str, Any]) -> Any:
     suite, name = named_suite(asked["suite"], asked["prompts"])
     decoding = Decoding(**{key: asked[key] for key in ("samples", "temperature", "max_tokens", "seed")})
     return Inquiry(suite=suite, suite_name=name, decoding=decoding)
+
+
+def _require_outputs(sides: tuple[Any, Any], asked: dict[str, Any]) -> None:
+    """Refuse what `diff` could not write, or would write over a recording, before anything is asked."""
+    from weightgate.probe.addresses import RecordingAddress
+    from weightgate.probe.outputs import require_writable
+
+    recordings = [side.path for side in sides if isinstance(side, RecordingAddress)]
+    recordings += [asked["repeat"]] if asked["repeat"] else []
+    require_writable({f"--{name}": asked[name] for name in ("html", "junit", "more")}, recordings)
 
 
 def _compared(sides: tuple[Any, Any], asked: dict[str, Any]) -> Any:

@@ -412,3 +412,46 @@ def test_prompts_saved_by_other_editors_are_read(endpoint: ScriptedEndpoint, fol
     (folder / "mine.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
     assert run(endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl").exit_code == 0
     assert [probe.id for probe in load_snapshot(folder / "s.jsonl").probes] == ["line-1", "line-3"]
+
+
+def test_prompts_out_of_a_log_are_read_as_they_are(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    parts = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
+    messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}]
+    write_prompts(folder, {"messages": messages, "id": 17})
+    assert run(endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl").exit_code == 0
+    [probe] = load_snapshot(folder / "s.jsonl").probes
+    assert (probe.id, probe.messages) == ("17", (("system", "Be brief."), ("user", "hello")))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            "leave out the answer",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "wrong value for 'content'",
+        ),
+        ({"messages": [{"content": "a"}]}, "the key 'role' is missing"),
+        ({"prompt": "a", "schema": {"properties": {"x": {"$ref": "https://host.example/x.json"}}}}, "#/$defs/NAME"),
+        ({"prompt": "a", "id": True}, "wrong value for 'id'"),
+        ([{"prompt": "a"}], "one prompt a line"),
+        (b"\xfc", "save the file as UTF-8"),
+        (None, "where: mine.jsonl"),
+    ],
+)
+def test_prompts_that_are_none_are_told_with_their_mend(folder: Path, row: Any, said: str) -> None:
+    content = row if isinstance(row, bytes) else b"" if row is None else json.dumps(row).encode()
+    (folder / "mine.jsonl").write_bytes(content)
+    done = run("http://127.0.0.1:9/v1", "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl")
+    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+
+
+def test_a_schema_may_refer_to_itself(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    inner = {"properties": {"x": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}}}
+    write_prompts(
+        folder, {"prompt": "a", "schema": inner}, {"prompt": "b", "schema": {"$id": "https://x.example/s", **inner}}
+    )
+    assert run(endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl").exit_code == 0

@@ -359,3 +359,13 @@ def test_the_page_needs_no_endpoint_and_says_so_before_the_first_look(scene: Sce
     scene.behave(status=500)
     assert scene.run("--report", str(page)).exit_code == 0
     assert "nothing was asked yet" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["watch.yaml", "watch.db", "suite.jsonl"])
+def test_a_status_page_replaces_nothing_that_the_watch_needs(scene: Scene, name: str) -> None:
+    kept = scene.folder / name
+    kept.touch()
+    before = kept.read_bytes()
+    done = scene.run("--report", str(kept))
+    assert (done.exit_code, "it holds what is read here" in done.stderr) == (2, True)
+    assert kept.read_bytes() == before

@@ -83,6 +83,11 @@ class Watch:
         return Rules(alpha=alarm.alpha, persistence=alarm.persistence, floor=alarm.floor, tolerance=alarm.tolerance)
 
     @property
+    def kept_files(self) -> tuple[Path, ...]:
+        """Files that the watch reads or keeps, which nothing may be written over."""
+        return tuple(self.folder / name for name in self.config.kept_names.values())
+
+    @property
     def asked(self) -> str:
         """Who is asked and how, as a baseline keeps it."""
         target = asdict(self.config.target.description)
