@@ -193,9 +193,20 @@ def _compared(sides: tuple[Any, Any], asked: dict[str, Any]) -> Any:
         repeat = load_snapshot(asked["repeat"]) if asked["repeat"] else None
         if asked["again"]:
             repeat = recorder.again(sides, (before, after))
+    for recorded in (before, after):
+        _warn_of_gaps(recorded)
     weights = compared_weights(*sides, _read_weights)
     told = {name: asked[name] for name in ("alpha", "tolerance")}
     return judge(before, after, repeat=repeat, weights=weights, **told), before
+
+
+def _warn_of_gaps(recorded: Any) -> None:
+    """Say on standard error that a snapshot is not complete: what is missing may be what changed."""
+    if not recorded.complete:
+        asked = len(recorded.probes) * recorded.decoding.samples
+        missing = asked - sum(answer.reply.error is None for answer in recorded.answers)
+        target = f"{recorded.target.model} at {recorded.target.place}"
+        click.echo(f"warning: {missing:,} of {asked:,} questions to {target} have no answer and are left out", err=True)
 
 
 def _show_forecasts(targets: dict[str, Any], inquiry: Any, file: Path | None, as_json: bool) -> None:

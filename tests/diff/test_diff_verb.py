@@ -122,6 +122,15 @@ def test_mistakes_are_exit_code_2(folder: Path, arguments: list[str], what: str)
     assert (folder / "a.jsonl").read_bytes() == before
 
 
+def test_a_snapshot_with_gaps_is_no_silent_pass(folder: Path) -> None:
+    whole = recorded(Speaker(1), ASKED)
+    write_sides(folder, a=whole, b=replace(whole, answers=whole.answers[:-3], complete=False))
+    done = run("a.jsonl", "b.jsonl", "--json")
+    assert f"warning: 3 of {len(whole.answers):,} questions" in done.stderr
+    assert json.loads(done.stdout)["changed"] is False
+    assert run("a.jsonl", "a.jsonl", "--json").stderr == ""
+
+
 def test_a_report_that_cannot_be_written_is_told_before_anything_is_asked(folder: Path) -> None:
     (folder / "mine.jsonl").write_text("".join(json.dumps({"prompt": f"say {at}"}) + "\n" for at in range(3)))
     with scripted_endpoint() as endpoint:

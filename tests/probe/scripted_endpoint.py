@@ -2,9 +2,9 @@
 
 The last message is the script: `html`, `truncated`, `utf8` (broken), `zip` (a bomb, compressed though not asked for),
 `huge`, `chunks` (without end), `heads` (headers without end), `reset` (in mid-body), `slow`, `silent`,
-`redirect https://...`, `status 500`, `fail 2` (that many 500s first), `busy 2` (that many 429s with Retry-After),
-`until 2` (the same with a date), `echo` (the Authorization header), `raw {...}` (that body), `events {...}` (that body
-as a stream of events); anything else is answered by itself.
+`redirect https://...`, `status 500` or `status 500 {...}` (with that body), `fail 2` (that many 500s first), `busy 2`
+(that many 429s with Retry-After), `until 2` (the same with a date), `echo` (the Authorization header), `raw {...}` and
+`events {...}` (that body, whole or as a stream of events); anything else is answered by itself.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ class ScriptedEndpoint:
         if word == "redirect":
             return 307, [f"location: {rest}"], b""
         if word == "status":
-            return int(rest), [], json.dumps({"error": {"message": f"no, {headers.get('authorization')}"}}).encode()
+            status, _, content = rest.partition(" ")
+            refusal = json.dumps({"error": {"message": f"no, {headers.get('authorization')}"}})
+            return int(status), [], (content or refusal).encode()
         if word == "fail" and self.attempts[script] <= int(rest):
             return 500, [], b"oops"
         if word == "busy" and self.attempts[script] <= int(rest):

@@ -190,6 +190,14 @@ def test_what_no_other_question_would_mend_stops_the_run(endpoint: ScriptedEndpo
     assert endpoint.attempts["never asked"] == 0
 
 
+def test_an_empty_account_is_not_waited_for(endpoint: ScriptedEndpoint) -> None:
+    empty = json.dumps({"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}})
+    with pytest.raises(EndpointError, match="wants to be paid first") as caught:
+        Run(endpoint.url).ask(f"status 429 {empty}")
+    assert "your current quota" in str(caught.value.found)
+    assert len(endpoint.requests) == 1
+
+
 def test_the_key_follows_no_redirect(endpoint: ScriptedEndpoint) -> None:
     with scripted_endpoint() as thief:
         with pytest.raises(EndpointError):
@@ -519,6 +527,10 @@ def test_a_stream_is_read_as_what_would_have_come_whole(endpoint: ScriptedEndpoi
         (events({"error": {"message": "overloaded"}}), "no choices: overloaded"),
         ("events data: {", "not JSON"),
         ('raw {"error": {"message": "upstream is busy", "code": 502}}', "no choices: upstream is busy"),
+        (
+            'raw {"choices": [{"message": {"content": "ha"}, "finish_reason": "error", "error": {"message": "gone"}}]}',
+            "cut off by an error: gone",
+        ),
     ],
 )
 def test_an_answer_that_is_none_says_why(endpoint: ScriptedEndpoint, script: str, problem: str) -> None:

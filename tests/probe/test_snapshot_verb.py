@@ -455,3 +455,15 @@ def test_a_schema_may_refer_to_itself(endpoint: ScriptedEndpoint, folder: Path) 
         folder, {"prompt": "a", "schema": inner}, {"prompt": "b", "schema": {"$id": "https://x.example/s", **inner}}
     )
     assert run(endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl").exit_code == 0
+
+
+def test_a_proxy_that_is_not_there_is_named_without_its_password(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted_endpoint() as gone:
+        place = gone.url.removeprefix("http://").removesuffix("/v1")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:hush-hush@{place}")
+    write_prompts(folder, "hello")
+    write_target(folder, "https://host.example/v1", api_key_variable=None)
+    done = run("target.yaml", "--prompts", "mine.jsonl", "--samples", "1", "--json", "-o", "s.jsonl")
+    [error] = json.loads(done.stdout)["errors"]
+    assert error.endswith("(by the proxy that HTTPS_PROXY or ALL_PROXY names)")
+    assert "hush" not in done.output

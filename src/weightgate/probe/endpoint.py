@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -283,10 +284,20 @@ class _Conversation:
             raise _Failed(f"no answer within {self.asker.config.timeout_seconds:g} s") from None
         except httpx.TransportError as error:
             self._refuse_hopeless(error)
-            raise _Failed(self._clean(f"{type(error).__name__}: {error}")) from None
+            by = self._way() if isinstance(error, httpx.ConnectError | httpx.ProxyError) else ""
+            raise _Failed(self._clean(f"{type(error).__name__}: {error}{by}")) from None
         self.answered = True
         latency_ms = round(1000 * (self.asker.clock() - started), 3)
         return _Response(status=response.status_code, headers=response.headers, body=content, latency_ms=latency_ms)
+
+    def _way(self) -> str:
+        """Name the proxy as what may be at fault; its own address may hold a password."""
+        url = httpx.URL(self.asker.config.url)
+        proxies = getproxies()
+        is_used = (
+            not is_loopback(url.host) and bool(proxies.keys() & {url.scheme, "all"}) and not proxy_bypass(url.host)
+        )
+        return " (by the proxy that HTTPS_PROXY or ALL_PROXY names)" if is_used else ""
 
     async def _fetch(self, client: httpx.AsyncClient, path: str) -> bytes | None:
         """What a route says; None where it says nothing that could explain a failure."""
@@ -321,6 +332,8 @@ class _Conversation:
         if wire.is_filtered(response.body):
             return Reply(completion="", finish_reason=wire.FILTERED)
         problem = self._problem(response)
+        if wire.wants_money(response.body):
+            raise EndpointError(HOPELESS[402], where=self.asker.config.url, found=problem)
         if response.status in RETRIED:
             raise _Failed(problem, requested_seconds(response.headers, datetime.now(UTC)))
         if 300 <= response.status < 400:

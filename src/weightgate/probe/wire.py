@@ -33,6 +33,7 @@ KEPT_HEADERS = (
 _MAX_HEADER_CHARACTERS = 200
 _MAX_MESSAGE_CHARACTERS = 300
 FILTERED = "content_filter"
+_UNPAID = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
 Pairs = tuple[tuple[str, float], ...]
 Clean = Callable[[str], str]
@@ -80,6 +81,8 @@ def parse_reply(body: bytes, headers: Mapping[str, str], clean: Clean) -> Reply:
     if choice is None:
         said = _message_of(data, clean)
         raise UnreadableReply("the reply has no choices" + (f": {said}" if said else ""))
+    if _get(choice, "finish_reason") == "error":  # of a gateway whose provider failed midway
+        raise UnreadableReply(f"the completion was cut off by an error: {_message_of(choice, clean)}")
     token_logprobs, first_top = _logprobs(_get(choice, "logprobs"), clean)
     usage = _get(data, "usage")
     return Reply(
@@ -109,6 +112,12 @@ def refusal_of(body: bytes, clean: Clean) -> str | None:
     """Which parameter of a request an error refuses; see `weightgate.probe.request_form.refused_parameter`."""
     error = _get(_json_or_none(body), "error")
     return refused_parameter(error if isinstance(error, dict) else None, error_message(body, clean))
+
+
+def wants_money(body: bytes) -> bool:
+    """Whether an error is about an account that is empty; it may come as status 429, which else means to wait."""
+    error = _get(_json_or_none(body), "error")
+    return not _UNPAID.isdisjoint(str(_get(error, key)) for key in ("code", "type"))
 
 
 def is_filtered(body: bytes) -> bool:
