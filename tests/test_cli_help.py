@@ -11,8 +11,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from weightgate import __version__
+from weightgate import __version__, lineage
 from weightgate.cli import main
+from weightgate.errors import GateFailed, TrainingStopped
 from weightgate.recipe import load
 from weightgate.recipe_template import template
 
@@ -69,6 +70,36 @@ def test_errors_for_machines_are_json_on_standard_output(tmp_path: Path) -> None
     error = json.loads(done.stdout)["error"]
     assert error["code"] == "recipe"
     assert error["mend"] == "weightgate init"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["biuld", "--json"], "No such command 'biuld'"),
+        (["show", "--json"], "Missing argument 'REF'"),
+        (["plan", "fit", "--json", "--drows", "30"], "No such option '--drows'"),
+        (["plan", "fit", "--draws", "few", "--json"], "Invalid value for '--draws'"),
+    ],
+)
+def test_a_misspelt_command_line_is_an_error_for_machines_too(arguments: list[str], what: str) -> None:
+    done = CliRunner().invoke(main, arguments, prog_name="weightgate")
+    assert done.exit_code == 2
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "usage"
+    assert error["what"].replace(":", "").startswith(what)
+    assert error["mend"].startswith("weightgate ")
+    assert error["mend"].endswith("--help")
+
+
+@pytest.mark.parametrize(("error", "code"), [(GateFailed, "gate-failed"), (TrainingStopped, "training-stopped")])
+def test_findings_have_a_code_for_machines(error: type[Exception], code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stops(_: Path) -> None:
+        raise error("no further")
+
+    monkeypatch.setattr(lineage, "open_store", stops)
+    done = CliRunner().invoke(main, ["log", "--json"])
+    assert done.exit_code == 1
+    assert json.loads(done.stdout) == {"error": {"code": code, "what": "no further"}}
 
 
 def test_a_library_that_is_not_installed_names_the_extra(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("examples/*/README.md")])
 RUN = (
     *("init", "recipe", "plan", "plan-fit", "plan-laws", "lock", "build", "plan-stages"),
-    *("log", "show", "verify", "gc", "export", "chat"),
+    *("log", "show", "verify", "gc", "forget", "export", "chat"),
     *("reproducibility", "gates", "store", "errors", "serve", "snapshot", "diff", "watch", "audit"),
 )
 """Pages whose blocks are run, in the order of a first acquaintance; later ones find what earlier ones built."""

@@ -102,7 +102,9 @@ def test_models_are_listed(client: httpx.Client) -> None:
     listed = client.get("/v1/models").json()
     assert [model["id"] for model in listed["data"]] == ["live", "other"]
     assert client.get("/v1/models/other").json()["object"] == "model"
-    assert client.get("/v1/models/none").json()["error"]["code"] == "model_not_found"
+    error = client.get("/v1/models/none").json()["error"]
+    assert error["code"] == "model_not_found"
+    assert error["message"] == "no model is called 'none'; served are live, other"
 
 
 def test_a_chat_completion_has_the_documented_shape(client: httpx.Client) -> None:
@@ -273,7 +275,9 @@ def test_what_exceeds_the_context_is_refused(client: httpx.Client) -> None:
     for change in ({"messages": [{"role": "user", "content": "x" * 2 * CONTEXT}]}, {"max_tokens": CONTEXT}):
         body = {"model": "live", "messages": [{"role": "user", "content": "x"}], **change}
         error = client.post("/v1/chat/completions", json=body).json()["error"]
-        assert error["code"] == "context_length_exceeded"
+        assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
+    raw = client.post("/v1/completions", json={"model": "live", "prompt": "x" * 2 * CONTEXT}).json()["error"]
+    assert (raw["code"], raw["param"]) == ("context_length_exceeded", "prompt")
     reply = chat(client, "x", max_tokens=None, temperature=0)
     assert reply["usage"]["total_tokens"] <= CONTEXT
 
@@ -282,15 +286,20 @@ def test_only_the_right_caller_is_answered(client: httpx.Client) -> None:
     assert (
         client.get("/v1/models", headers={"Authorization": "Bearer wrong"}).json()["error"]["code"] == "invalid_api_key"
     )
-    assert client.get("/v1/models", headers={"Authorization": ""}).status_code == 401
+    nobody = client.get("/v1/models", headers={"Authorization": ""})
+    assert (nobody.status_code, nobody.headers["www-authenticate"]) == (401, "Bearer")
     assert client.get("/healthz", headers={"Authorization": ""}).status_code == 200
     for host in ("evil.example", "127.0.0.1.evil.example", "evil.example:80", ""):
         assert client.get("/healthz", headers={"Host": host}).status_code in (400, 403)
     assert client.get("/healthz", headers={"Host": "localhost:99"}).status_code == 200
     plain = client.post("/v1/chat/completions", content=b"{}", headers={"content-type": "text/plain"})
     assert plain.status_code == 415
-    assert client.get("/v1/chat/completions").status_code == 405
+    wrong = client.get("/v1/chat/completions")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     assert client.get("/v2").json()["error"]["code"] == "unknown_url"
+    without = client.post("/chat/completions", json={}).json()["error"]["message"]
+    assert without.endswith("did you mean /v1/chat/completions?")
+    assert "offered are /v1/chat/completions" in client.post("/v1/responses", json={}).json()["error"]["message"]
 
 
 def test_an_alias_moves_to_another_checkpoint_while_requests_run(client: httpx.Client, folder: Path) -> None:

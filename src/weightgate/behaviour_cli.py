@@ -13,6 +13,15 @@ from weightgate.errors import UserError
 from weightgate.options_cli import json_option, recipe_option, show_page
 
 
+class _Temperature(click.ParamType[float | None]):
+    """A temperature, or None for the word `default`: some models take no other than their own."""
+
+    name = "float|default"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float | None:
+        return None if value == "default" else click.FloatRange(0, 5).convert(value, param, context)
+
+
 def _asking_options(verb: Any) -> Any:
     """Options of every verb that asks a target."""
     kind = click.Path(path_type=Path, dir_okay=False)
@@ -20,7 +29,13 @@ def _asking_options(verb: Any) -> Any:
         click.option("--suite", metavar="NAME|FILE", help="What is asked: a suite file; default: core, which ships."),
         click.option("--prompts", type=kind, help="Ask your own prompts instead: JSONL, one prompt a line."),
         click.option("--samples", type=click.IntRange(1, 100), default=2, show_default=True, help="For each prompt."),
-        click.option("--temperature", type=click.FloatRange(0, 5), default=0.7, show_default=True),
+        click.option(
+            "--temperature",
+            type=_Temperature(),
+            default="0.7",
+            show_default=True,
+            help="Or default: the endpoint's own.",
+        ),
         click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="Of a completion."),
         click.option("--seed", type=int, help="Sent with each question; not all endpoints know it."),
         click.option("--model", "models", multiple=True, help="Model of a URL; in diff, twice for two models."),
@@ -85,6 +100,7 @@ def diff(before: str, after: str, as_json: bool, **asked: Any) -> None:
     if asked["dry_run"]:
         _show_forecasts(dict(zip((before, after), sides, strict=True)), _inquiry(asked), None, as_json)
         return
+    _require_outputs(sides, asked)
     found, before_recorded = _compared(sides, asked)
     if asked["more"]:
         click.echo(write_further(found, before_recorded, asked["more"]), err=True)
@@ -109,6 +125,7 @@ def diff(before: str, after: str, as_json: bool, **asked: Any) -> None:
 def watch(config_path: Path, as_json: bool, action: str | None, report_path: Path | None, reason: str) -> None:
     """Ask an endpoint on a schedule, compare with its baseline, alarm."""
     from weightgate import watch as room
+    from weightgate.probe.outputs import require_writable
 
     if action == "init":
         room.write_template(config_path)
@@ -118,6 +135,7 @@ def watch(config_path: Path, as_json: bool, action: str | None, report_path: Pat
         room.run_on_schedule(config_path, lambda told: _tell_outcome(told, as_json))
         return
     watched = room.Watch.read(config_path)
+    require_writable({"--report": report_path}, (config_path, *watched.kept_files))
     if action == "dry-run":
         show_page(room.cost_page(watched), as_json)
     else:
@@ -152,6 +170,16 @@ def _inquiry(asked: dict[str, Any]) -> Any:
     return Inquiry(suite=suite, suite_name=name, decoding=decoding)
 
 
+def _require_outputs(sides: tuple[Any, Any], asked: dict[str, Any]) -> None:
+    """Refuse what `diff` could not write, or would write over a recording, before anything is asked."""
+    from weightgate.probe.addresses import RecordingAddress
+    from weightgate.probe.outputs import require_writable
+
+    recordings = [side.path for side in sides if isinstance(side, RecordingAddress)]
+    recordings += [asked["repeat"]] if asked["repeat"] else []
+    require_writable({f"--{name}": asked[name] for name in ("html", "junit", "more")}, recordings)
+
+
 def _compared(sides: tuple[Any, Any], asked: dict[str, Any]) -> Any:
     """Record what is no recording yet, and compare."""
     from weightgate.diff.judge import judge
@@ -165,9 +193,20 @@ def _compared(sides: tuple[Any, Any], asked: dict[str, Any]) -> Any:
         repeat = load_snapshot(asked["repeat"]) if asked["repeat"] else None
         if asked["again"]:
             repeat = recorder.again(sides, (before, after))
+    for recorded in (before, after):
+        _warn_of_gaps(recorded)
     weights = compared_weights(*sides, _read_weights)
     told = {name: asked[name] for name in ("alpha", "tolerance")}
     return judge(before, after, repeat=repeat, weights=weights, **told), before
+
+
+def _warn_of_gaps(recorded: Any) -> None:
+    """Say on standard error that a snapshot is not complete: what is missing may be what changed."""
+    if not recorded.complete:
+        asked = len(recorded.probes) * recorded.decoding.samples
+        missing = asked - sum(answer.reply.error is None for answer in recorded.answers)
+        target = f"{recorded.target.model} at {recorded.target.place}"
+        click.echo(f"warning: {missing:,} of {asked:,} questions to {target} have no answer and are left out", err=True)
 
 
 def _show_forecasts(targets: dict[str, Any], inquiry: Any, file: Path | None, as_json: bool) -> None:

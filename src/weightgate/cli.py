@@ -16,20 +16,31 @@ import click
 from weightgate import __version__
 from weightgate.audit_cli import audit
 from weightgate.behaviour_cli import diff, snapshot, watch
-from weightgate.errors import GateFailed, TrainingStopped, UserError
-from weightgate.options_cli import FOR_MACHINES, check_recipe, json_option, recipe_option, show_page
+from weightgate.errors import GateFailed, TrainingStopped, UsageError, UserError, WeightgateError
+from weightgate.options_cli import check_recipe, json_option, recipe_option, show_page
 from weightgate.plan_cli import plan
 
 _LIBRARIES_OF_TRAIN = {"torch", "transformers", "tokenizers", "accelerate", "peft", "safetensors", "datasets"}
 _LIBRARIES_OF_SERVE = {"starlette", "uvicorn"}
+_FOR_MACHINES = "weightgate.json"
+"""Where the context of a call keeps whether it was asked for JSON."""
 
 
 class _Group(click.Group):
     """Turns the exceptions of the package into messages and exit codes, for every verb."""
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        # Seen here and not by the option, which is not reached where another one is misspelt.
+        context.meta[_FOR_MACHINES] = "--json" in args
+        return super().parse_args(context, args)
+
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except click.UsageError as error:
+            if not context.meta[_FOR_MACHINES]:
+                raise
+            _complain(context, _as_ours(error, context), exit_code=2)
         except UserError as error:
             _complain(context, error, exit_code=2)
         except (GateFailed, TrainingStopped) as error:
@@ -52,10 +63,14 @@ def _extra_of(module: str) -> str | None:
     return "serve" if name in _LIBRARIES_OF_SERVE else None
 
 
-def _complain(context: click.Context, error: Exception, *, exit_code: int) -> None:
-    if context.meta.get(FOR_MACHINES):
-        described = error.to_json() if isinstance(error, UserError) else {"what": str(error)}
-        click.echo(json.dumps({"error": described}))
+def _as_ours(error: click.UsageError, context: click.Context) -> UsageError:
+    command = (error.ctx or context).command_path
+    return UsageError(error.format_message().rstrip("."), where=command, mend=f"{command} --help")
+
+
+def _complain(context: click.Context, error: WeightgateError, *, exit_code: int) -> None:
+    if context.meta[_FOR_MACHINES]:
+        click.echo(json.dumps({"error": error.to_json()}))
     else:
         from weightgate.report.text import visible
 
@@ -142,7 +157,9 @@ def log(recipe_path: Path, as_json: bool) -> None:
     """Show the lineage as a tree."""
     from weightgate.lineage import lineage_page, open_store
 
-    show_page(lineage_page(open_store(recipe_path)), as_json)
+    page, problems = lineage_page(open_store(recipe_path))
+    show_page(page, as_json)
+    sys.exit(1 if problems else 0)
 
 
 @main.command()
@@ -192,6 +209,23 @@ def gc(recipe_path: Path, delete: bool, days: float | None, empty_trash: bool, a
         click.echo(json.dumps(kept.to_json(), indent=2))
     else:
         show_page(housekeeping_page(kept), as_json)
+
+
+@main.command()
+@click.argument("refs", nargs=-1, required=True, metavar="REF...")
+@recipe_option
+@json_option
+def forget(refs: tuple[str, ...], recipe_path: Path, as_json: bool) -> None:
+    """Remove refs, so that gc may let go of what only they kept."""
+    from weightgate.housekeeping import forget_refs
+    from weightgate.lineage import open_store
+
+    gone = forget_refs(open_store(recipe_path), refs)
+    if as_json:
+        click.echo(json.dumps({"forgotten": gone}))
+        return
+    for name, checkpoint in gone.items():
+        click.echo(f"{name} no longer stands at {checkpoint[3:15]}")
 
 
 @main.command()

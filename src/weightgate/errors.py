@@ -2,6 +2,7 @@
 
 WeightgateError
 ├── UserError                  exit code 2: what, where, expected, found, and the command that mends it
+│   ├── UsageError           a verb, option or argument that is not to be had
 │   ├── RecipeError            weightgate.yaml: unknown key, wrong type, impossible combination
 │   ├── DataError              a file that cannot be read as what it was declared to be
 │   ├── LockError              the contract does not hold: something differs from weightgate.lock
@@ -18,7 +19,13 @@ from __future__ import annotations
 
 
 class WeightgateError(Exception):
-    """Base of every exception this package raises on purpose."""
+    """Base of every exception this package raises on purpose. `code` names its kind for machines."""
+
+    code = "error"
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return the error as plain data: code and what, a mistake also with where, expected, found and mend."""
+        return {"code": self.code, "what": str(self)}
 
 
 class UserError(WeightgateError):
@@ -58,9 +65,14 @@ class UserError(WeightgateError):
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, str | None]:
-        """Return the error as plain data: code, what, where, expected, found, mend."""
         fields = ("code", "what", "where", "expected", "found", "mend")
         return {field: getattr(self, field) for field in fields}
+
+
+class UsageError(UserError):
+    """The command line cannot be read: an unknown verb or option, an argument that is missing or of another kind."""
+
+    code = "usage"
 
 
 class RecipeError(UserError):
@@ -114,6 +126,10 @@ class WatchError(UserError):
 class TrainingStopped(WeightgateError):
     """The training loop stopped itself; the last good resume point is kept."""
 
+    code = "training-stopped"
+
 
 class GateFailed(WeightgateError):
     """A gate did not pass, so no later stage may start."""
+
+    code = "gate-failed"

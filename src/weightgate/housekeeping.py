@@ -1,10 +1,13 @@
-"""What a store could let go of and why the rest stays, as plain data and as a page; and letting go of it."""
+"""What a store could let go of and why the rest stays, as plain data and as a page; and letting go of it.
+
+Refs go only by name: nobody else can know that a stage which no recipe has any more is not wanted.
+"""
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +16,12 @@ from typing import Any
 from weightgate.data.cached import META_FILE, TOKENIZERS, TOKENS
 from weightgate.errors import StoreError
 from weightgate.report.page import Block, Cell, Column, Headline, Page, Prose, Table
-from weightgate.store import Ages, Collected, Store, UnfinishedRun
+from weightgate.store import Ages, Claim, Collected, Store, UnfinishedRun
 from weightgate.store.collect import DAY_SECONDS, GRACE_SECONDS, TRASH_SECONDS
 from weightgate.store.fs import is_orphan, temporary_name
 from weightgate.store.lease import unused
 from weightgate.store.marks import Reason
+from weightgate.store.records import FAILED
 from weightgate.store.whole_folder import leftovers, size_bytes, sweep_beside
 
 ALWAYS_KEPT_SECONDS = 3600.0
@@ -71,6 +75,7 @@ class Housekeeping:
         caches: tokenised data and tokenizers that were not used for long; they are made again when they are needed.
         half_written: folders that killed processes left in the cache and beside exports.
         lapsed: recipes that built here and are no longer where they were; what only they used counts as history.
+        stray: refs of stages that no recipe which builds here has any more.
         in_use: whether somebody is building or planning, so that nothing may go now.
     """
 
@@ -80,6 +85,7 @@ class Housekeeping:
     caches: tuple[Spare, ...]
     half_written: tuple[Spare, ...]
     lapsed: tuple[str, ...]
+    stray: tuple[str, ...]
     in_use: bool
 
     @property
@@ -100,6 +106,7 @@ class Housekeeping:
             "caches": [each.to_json() for each in self.caches],
             "half_written": [each.to_json() for each in self.half_written],
             "lapsed": list(self.lapsed),
+            "stray": list(self.stray),
         }
 
 
@@ -130,7 +137,8 @@ def _kept(store: Store, folder: Path, policy: Policy, *, delete: bool, in_use: b
     cache = store.root / "cache"
     caches = tuple(_unused_caches(cache, store.clock() - ages.grace))
     half_written = tuple(Spare(path=each, size_bytes=size_bytes(each)) for each in _half_written(cache, folder))
-    lapsed = tuple(each.recipe for each in store.claims.read().values() if store.claims.is_abandoned(each))
+    claims = list(store.claims.read().values())
+    lapsed = tuple(each.recipe for each in claims if store.claims.is_abandoned(each))
     collected = store.collect(ages, dry_run=not delete)
     if delete:
         for run in runs:
@@ -146,8 +154,35 @@ def _kept(store: Store, folder: Path, policy: Policy, *, delete: bool, in_use: b
         caches=caches,
         half_written=half_written,
         lapsed=lapsed,
+        stray=_stray(store.refs(), [each for each in claims if each.recipe not in lapsed]),
         in_use=in_use,
     )
+
+
+def forget_refs(store: Store, names: Sequence[str]) -> dict[str, str]:
+    """Remove refs, and return where each stood. What they alone kept is history from now on; nothing else goes.
+
+    Raises `StoreError` for a name that is no ref, or while somebody uses the store; then every ref stays.
+    """
+    with unused(store.root):
+        refs = store.refs()
+        for name in names:
+            if name not in refs:
+                raise StoreError(
+                    f"no ref is called {name!r}",
+                    found=f"refs: {', '.join(refs)}" if refs else "the store has no refs yet",
+                    mend="give one of these; weightgate log shows where each stands",
+                )
+        gone = {name: refs[name] for name in names}
+        for name, checkpoint in gone.items():
+            store.set_ref(name, None, old=checkpoint, why="forgotten")
+        return gone
+
+
+def _stray(refs: Iterable[str], claims: Sequence[Claim]) -> tuple[str, ...]:
+    """Refs of stages that no claim is of; none where no recipe claims anything, for then nobody can know."""
+    stages = {stage for claim in claims for stage in claim.checkpoints}
+    return tuple(name for name in refs if stages and name.removeprefix(FAILED) not in stages)
 
 
 def _in_use(store: Store) -> bool:
@@ -284,6 +319,8 @@ def _remarks(kept: Housekeeping) -> Iterator[str]:
             f"{history.checkpoints} checkpoints ({_size(history.size_bytes)}) stay for history alone; "
             "`--older-than DAYS` lets go of those that were not used for as long."
         )
+    for name in kept.stray:
+        yield f"No recipe that builds here has the stage of ref {name} any more; `weightgate forget {name}` removes it."
     for recipe in kept.lapsed:
         yield f"A recipe that built here is no longer at {recipe}; what only it used counts as history."
 

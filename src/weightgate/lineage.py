@@ -9,6 +9,7 @@ from typing import Any
 
 from weightgate import recipe
 from weightgate.data.cached import damaged
+from weightgate.errors import CorruptError
 from weightgate.report.finding import Finding, Severity
 from weightgate.report.page import Block, Cell, Column, Findings, Headline, KeyValues, Page, Table, measurement_cell
 from weightgate.stats import measurement_from_json
@@ -28,17 +29,36 @@ def open_store(recipe_path: Path) -> Store:
     return Store.open(recipe_path.parent / recipe.load(recipe_path).store)
 
 
-def lineage_page(store: Store) -> Page:
-    """Every checkpoint as a tree, ancestors first, with its refs and gate verdicts."""
-    manifests = store.lineage()
-    names = _names_by_checkpoint(store)
-    rows = [_lineage_row(store, manifest, depth, names) for manifest, depth in _tree(manifests)]
-    text = f"{len(manifests)} checkpoints" if manifests else "nothing has been built yet"
-    columns = (Column(name="stage"), Column(name="id", code=True), Column(name="refs"), Column(name="gates"))
-    blocks: tuple[Block, ...] = (Headline(severity="note", text=text),)
+def lineage_page(store: Store) -> tuple[Page, list[Problem]]:
+    """Every checkpoint as a tree, ancestors first, with its refs and gate verdicts; and what cannot be read."""
+    problems = store.damaged_records()
+    names = {} if any(problem.digest == "journal" for problem in problems) else _names_by_checkpoint(store)
+    manifests = store.readable_lineage()
+    rows = tuple(_lineage_row(store, manifest, depth, names) for manifest, depth in _tree(manifests))
+    text = f"{len(manifests)} checkpoints" if manifests or problems else "nothing has been built yet"
+    blocks: list[Block] = [Headline(severity="note", text=text)]
+    if problems:
+        blocks = [Headline(severity="fail", text=f"{text}, and {len(problems)} records that cannot be read")]
     if rows:
-        blocks += (Table(columns=(*columns, Column(name="cost", align="right")), rows=tuple(rows)),)
-    return Page(title="Lineage", blocks=blocks)
+        columns = (Column(name="stage"), Column(name="id", code=True), Column(name="refs"), Column(name="gates"))
+        blocks.append(Table(columns=(*columns, Column(name="cost", align="right")), rows=rows))
+    if problems:
+        blocks.append(_problems_block(problems, names))
+    return Page(title="Lineage", blocks=tuple(blocks)), problems
+
+
+def _problems_block(problems: list[Problem], names: Mapping[str, list[str]]) -> Findings:
+    """Each problem, the refs that stand there, and what mends it."""
+    return Findings(
+        findings=tuple(
+            Finding(severity="fail", headline=f"{problem.what}: {_named(problem.digest, names)}", detail=problem.mend)
+            for problem in problems
+        )
+    )
+
+
+def _named(digest: str, names: Mapping[str, list[str]]) -> str:
+    return f"{digest} ({', '.join(names[digest])})" if digest in names else digest
 
 
 def _tree(manifests: list[Manifest]) -> Iterator[tuple[Manifest, int]]:
@@ -58,19 +78,29 @@ def _tree(manifests: list[Manifest]) -> Iterator[tuple[Manifest, int]]:
 def _lineage_row(
     store: Store, manifest: Manifest, depth: int, names: Mapping[str, list[str]]
 ) -> tuple[Cell | str, ...]:
-    result = judged_result(store, manifest.id)
     branch = "  " * max(0, depth - 1) + ("└ " if depth else "")
-    cost = training_cost(store, manifest.id)
     return (
         f"{branch}{manifest.stage} ({manifest.stage_kind})",
         manifest.id[3:15],
         ", ".join(names.get(manifest.id, [])),
-        _gates_cell(result),
-        f"{cost.get('seconds', 0):,.0f} s" if cost else "",
+        _gates_cell(store, manifest.id),
+        _cost_cell(store, manifest.id),
     )
 
 
-def _gates_cell(result: Result | None) -> Cell:
+def _cost_cell(store: Store, checkpoint: str) -> Cell | str:
+    try:
+        cost = training_cost(store, checkpoint)
+    except CorruptError:
+        return Cell(text="damaged", severity="fail")
+    return f"{cost.get('seconds', 0):,.0f} s" if cost else ""
+
+
+def _gates_cell(store: Store, checkpoint: str) -> Cell:
+    try:
+        result = judged_result(store, checkpoint)
+    except CorruptError:
+        return Cell(text="damaged", severity="fail")
     if result is None:
         return Cell(text="not judged", severity="warn")
     statuses = [verdict["status"] for verdict in result.verdicts]
@@ -158,14 +188,13 @@ def verification_page(store: Store, *, contents: bool) -> tuple[Page, list[Probl
             for path, error in damaged(store.root / "cache")
         ]
     checked = "every byte was hashed again" if contents else "the structure was checked, bytes were not hashed"
-    if not problems:
-        return Page(title="Verify", blocks=(Headline(severity="pass", text="the store is whole", detail=checked),)), []
-    findings = tuple(
-        Finding(severity="fail", headline=f"{problem.what}: {problem.digest}", detail=problem.mend)
-        for problem in problems
-    )
-    headline = Headline(severity="fail", text=f"{len(problems)} problems", detail=checked)
-    return Page(title="Verify", blocks=(headline, Findings(findings=findings))), problems
+    if problems:
+        headline = Headline(severity="fail", text=f"{len(problems)} problems", detail=checked)
+        return Page(title="Verify", blocks=(headline, _problems_block(problems, {}))), problems
+    headline = Headline(severity="pass", text="the store is whole", detail=checked)
+    if store.is_empty():
+        headline = Headline(severity="note", text="nothing has been built yet, so there is nothing to verify")
+    return Page(title="Verify", blocks=(headline,)), []
 
 
 def judged_result(store: Store, checkpoint: str) -> Result | None:

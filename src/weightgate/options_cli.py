@@ -10,15 +10,6 @@ import click
 
 from weightgate.errors import UserError
 
-FOR_MACHINES = "weightgate.json"
-"""Where the context of a call keeps whether it was asked for JSON."""
-
-
-def _remember_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
-    context.meta[FOR_MACHINES] = value  # `meta` is shared with the group, which turns errors into messages
-    return value
-
-
 recipe_option = click.option(
     "--recipe",
     "-r",
@@ -28,7 +19,7 @@ recipe_option = click.option(
     show_default=True,
     help="The recipe.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, callback=_remember_json, help="Print JSON for machines.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 html_option = click.option(
     "--html", "html_path", type=click.Path(path_type=Path), help="Write the page, with its plots, to this file."
 )

@@ -17,8 +17,8 @@ from weightgate.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_PERHAPS_SECRET = ("url", "variable")
-"""Ends of keys in whose place people write a password or a key by mistake; their values are shown nowhere."""
+_PERHAPS_SECRET = ("url", "variable", "variables")
+"""Ends of keys in whose place people write a password or a key by mistake; what is in them is shown nowhere."""
 
 
 class StrictPart(BaseModel):
@@ -106,7 +106,8 @@ def _explain(
             mend=f"did you mean {near[0]!r}?" if near else f"remove {key!r}",
         )
     found = first.get("input")
-    is_hidden = isinstance(found, dict | list) or first["type"] == "missing" or path.endswith(_PERHAPS_SECRET)
+    perhaps_secret = any(step.endswith(_PERHAPS_SECRET) for step in path.split("."))
+    is_hidden = isinstance(found, dict | list) or first["type"] == "missing" or perhaps_secret
     shown = None if is_hidden else repr(found)[:200]
     return error(first["msg"].removeprefix("Value error, ") + more, where=where, found=shown)
 

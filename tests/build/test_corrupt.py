@@ -99,6 +99,36 @@ def test_a_damaged_record_of_a_stage_is_seen(built: Path, weightgate: Command, s
     mended(built, weightgate)
 
 
+def test_a_log_shows_what_can_be_read_and_names_the_rest(built: Path, weightgate: Command) -> None:
+    store = Store.open(built / ".weightgate")
+    finetune, align = store.refs()["finetune"], store.refs()["align"]
+    key = str(store.manifest(align).inputs["key"])
+    told = next(each for each in store.result_records.digests() if store.read_result(each).key == key)
+    flip(store.manifests.path(finetune))
+    flip(store.result_records.path(told))
+    result = weightgate("log", "--json")
+    assert result.exit_code == 1
+    headline, table, findings = json.loads(result.stdout)["blocks"]
+    assert headline["text"] == "3 checkpoints, and 2 records that cannot be read"
+    stages = [row[0].split()[0] for row in table["rows"]]
+    assert sorted(stages) == ["align", "pretrain", "reward"], "what stood on the damaged one stands at the root"
+    assert [row[4]["text"] for row in table["rows"] if row[0].startswith("align")] == ["damaged"]
+    checkpoint, record = findings["findings"]
+    assert f"{finetune} (finetune)" in checkpoint["headline"]
+    assert "weightgate build --restart" in checkpoint["detail"]
+    assert told in record["headline"]
+    assert weightgate("build", "--restart").exit_code == 0
+    assert weightgate("log").exit_code == 0
+
+
+def test_a_log_does_without_the_history_of_the_refs(built: Path, weightgate: Command) -> None:
+    flip(sorted((built / ".weightgate" / "journal").iterdir())[0])
+    result = weightgate("log")
+    assert result.exit_code == 1
+    assert all(stage in result.output for stage in ALL)
+    assert "copy the journal from a backup" in " ".join(result.output.split())
+
+
 def test_damage_of_another_stage_does_not_stop_a_plan(built: Path, weightgate: Command) -> None:
     """A record of which nobody can say what stage it was is left to `verify`."""
     store = Store.open(built / ".weightgate")

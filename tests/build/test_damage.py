@@ -66,6 +66,14 @@ def test_a_flipped_bit_is_found_in_every_kind_of_file(built: Path) -> None:
     assert not found(built)
 
 
+def test_a_store_in_which_nothing_was_built_is_not_called_whole(world: Path, weightgate: Command) -> None:
+    assert weightgate("lock").exit_code == 0
+    result = weightgate("verify")
+    assert result.exit_code == 0
+    assert "nothing has been built yet, so there is nothing to verify" in result.output
+    assert "whole" not in result.output
+
+
 def test_a_damaged_index_is_found_or_changes_no_answer(built: Path) -> None:
     """Much of a database file is empty; a bit that flips there is nobody's loss."""
     path, whole = built / ".weightgate" / "index.sqlite", (built / ".weightgate" / "index.sqlite").read_bytes()

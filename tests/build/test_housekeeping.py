@@ -146,6 +146,45 @@ def test_another_recipe_in_the_same_store_keeps_what_it_stands_on(built: Path, w
     assert sorted(each["stage"] for each in gone) == ["align", "finetune", "reward"]
 
 
+def test_the_ref_of_a_renamed_stage_keeps_its_checkpoint_until_it_is_forgotten(
+    built: Path, weightgate: Command
+) -> None:
+    old = Store.open(built / ".weightgate").refs()["align"]
+    assert build(built, tiny_world.changed("align", name="polish", updates=3)) == ["polish"]
+    grow_old(built)
+    page = weightgate("gc", "--older-than", "30")
+    assert "weightgate forget align" in " ".join(page.output.split())
+    assert "forget reward" not in page.output
+    assert told(weightgate("gc", "--older-than", "30", "--json"))["collected"]["leaving"] == []
+    assert told(weightgate("forget", "align", "--json")) == {"forgotten": {"align": old}}
+    assert weightgate("verify").exit_code == 0
+    assert kept_stages(built) == sorted([*ALL, "polish"]), "the name goes, and nothing else"
+    gone = told(weightgate("gc", "--older-than", "30", "--delete", "--json"))
+    assert [each["checkpoint"] for each in gone["collected"]["leaving"]] == [old]
+    assert gone["stray"] == []
+
+
+def test_a_name_that_is_no_ref_lets_every_ref_stay(built: Path, weightgate: Command) -> None:
+    before = Store.open(built / ".weightgate").refs()
+    result = weightgate("forget", "align", "algin")
+    assert result.exit_code == 2
+    assert "no ref is called 'algin'" in result.stderr
+    assert "refs: align, finetune, pretrain, reward" in result.stderr
+    with in_use(built / ".weightgate"):
+        assert weightgate("forget", "align").exit_code == 2, "somebody may be about to move it"
+    assert Store.open(built / ".weightgate").refs() == before
+
+
+def test_the_ref_of_a_stage_that_is_still_there_is_set_again(built: Path, weightgate: Command) -> None:
+    before = Store.open(built / ".weightgate").refs()
+    result = weightgate("forget", "align", "reward")
+    assert result.output == "".join(
+        f"{name} no longer stands at {before[name][3:15]}\n" for name in ("align", "reward")
+    )
+    assert build(built, tiny_world.RECIPE) == []
+    assert Store.open(built / ".weightgate").refs() == before
+
+
 def test_nothing_goes_while_a_build_runs(superseded: Path, weightgate: Command) -> None:
     results: list[Result] = []
 

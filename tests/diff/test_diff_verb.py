@@ -99,7 +99,13 @@ def test_a_tolerance_turns_a_small_change_into_none(folder: Path) -> None:
         (["a.jsonl", "none.jsonl"], "is no target"),
         (["a.jsonl", "b.jsonl"], "no answered prompt in common"),
         (["a.jsonl", "a.jsonl", "--again"], "both sides are recordings"),
-        (["a.jsonl", "a.jsonl", "--html", "no/such/folder.html"], "cannot be written"),
+        (["a.jsonl", "a.jsonl", "--html", "no/such/folder.html"], "mkdir -p no/such"),
+        (["a.jsonl", "a.jsonl", "--junit", "."], "this is a folder"),
+        (["a.jsonl", "a.jsonl", "--more", "./a.jsonl"], "it holds what is read here"),
+        (["a.jsonl", "a.jsonl", "--a-a", "b.jsonl", "--html", "b.jsonl"], "it holds what is read here"),
+        (["a.jsonl", "a.jsonl", "--html", "r.x", "--junit", "./r.x"], "it is written by --html"),
+        (["a.jsonl", "silent.jsonl"], "not one question was answered"),
+        (["a.jsonl", "http://127.0.0.1:9/v1", "--model", "m", "--keep", "a.jsonl"], "mend: --keep FOLDER"),
         (["a.jsonl", "torn.jsonl"], "torn.jsonl:1"),
         (["a.jsonl", "prompts.jsonl"], "a prompt without an answer"),
         (["a.jsonl", "https://host.example/v1"], "none is named"),
@@ -107,10 +113,41 @@ def test_a_tolerance_turns_a_small_change_into_none(folder: Path) -> None:
 )
 def test_mistakes_are_exit_code_2(folder: Path, arguments: list[str], what: str) -> None:
     write_sides(folder, a=recorded(Speaker(1), ASKED[:9]), b=recorded(Speaker(1), ASKED[50:60]))
+    write_sides(folder, silent=replace(recorded(Speaker(1), ASKED[:9]), answers=(), complete=False))
+    before = (folder / "a.jsonl").read_bytes()
     (folder / "torn.jsonl").write_text('{"kind": "heade\n')
     (folder / "prompts.jsonl").write_text('{"prompt": "How do I dry herbs?"}\n')
     done = run(*arguments)
     assert (done.exit_code, what in done.output) == (2, True), done.output
+    assert (folder / "a.jsonl").read_bytes() == before
+
+
+def test_a_snapshot_with_gaps_is_no_silent_pass(folder: Path) -> None:
+    whole = recorded(Speaker(1), ASKED)
+    write_sides(folder, a=whole, b=replace(whole, answers=whole.answers[:-3], complete=False))
+    done = run("a.jsonl", "b.jsonl", "--json")
+    assert f"warning: 3 of {len(whole.answers):,} questions" in done.stderr
+    assert json.loads(done.stdout)["changed"] is False
+    assert run("a.jsonl", "a.jsonl", "--json").stderr == ""
+
+
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_asked(folder: Path) -> None:
+    (folder / "mine.jsonl").write_text("".join(json.dumps({"prompt": f"say {at}"}) + "\n" for at in range(3)))
+    with scripted_endpoint() as endpoint:
+        sides = [endpoint.url, endpoint.url, "--model", "m", "--prompts", "mine.jsonl"]
+        assert run(*sides, "--html", "none/report.html").exit_code == 2
+        assert endpoint.requests == []
+        streams = run(*sides, "--html", "/dev/null", "--junit", "/dev/null")
+        assert streams.exit_code == 0, streams.output
+
+
+def test_an_endpoint_that_was_asked_with_its_own_temperature_is_asked_so_again(folder: Path) -> None:
+    (folder / "mine.jsonl").write_text("".join(json.dumps({"prompt": f"say {at}"}) + "\n" for at in range(3)))
+    with scripted_endpoint() as endpoint:
+        taken = ["snapshot", endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "--temperature", "default"]
+        assert CliRunner().invoke(main, [*taken, "-o", "a.jsonl"]).exit_code == 0
+        assert run("a.jsonl", endpoint.url, "--model", "m").exit_code == 0
+        assert ["temperature" in sent for sent in endpoint.requests] == [False] * 12
 
 
 def test_a_live_side_is_asked_what_the_recording_was_asked_and_its_answers_are_kept(

@@ -2,9 +2,10 @@
 
 The last message is the script: `html`, `truncated`, `utf8` (broken), `zip` (a bomb, compressed though not asked for),
 `huge`, `chunks` (without end), `heads` (headers without end), `reset` (in mid-body), `slow`, `silent`,
-`redirect https://...`, `status 500`, `fail 2` (that many 500s first), `busy 2` (that many 429s with Retry-After),
-`until 2` (the same with a date), `echo` (the Authorization header), `raw {...}` (that body), `bare` (a refusal of
-log-probabilities, where they are asked for); anything else is answered by itself.
+`redirect https://...`, `status 500` or `status 500 {...}` (with that body), `fail 2` (that many 500s first), `busy 2`
+(that many 429s with Retry-After), `until 2` (the same with a date), `echo` (the Authorization header), `raw {...}` and
+`events {...}` (that body, whole or as a stream of events), `bare` (a refusal of log-probabilities, where they are asked
+for); anything else is answered by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -47,9 +48,14 @@ class ScriptedEndpoint:
     latency_seconds: float = 0.0
     holds_after: float = math.inf
     gathers: int = 0
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    """Parameter -> what is said of it where a request carries it (or a `stream` that is false)."""
+    models: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Route of a list of models -> their names."""
     url: str = ""
     connections: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
+    heads: list[dict[str, str]] = field(default_factory=list)
     authorizations: set[str] = field(default_factory=set)
     open_now: int = 0
     most_open: int = 0
@@ -63,8 +69,13 @@ class ScriptedEndpoint:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if line)
                 headers = {name.lower(): value for name, value in headers.items()}
+                path = head.split(b" ")[1].decode()
+                if head.startswith(b"GET "):
+                    await _send(writer, *self._models(path))
+                    continue
                 body = json.loads(await reader.readexactly(int(headers["content-length"])))
-                self.requests.append({"path": head.split(b" ")[1].decode(), **body})
+                self.requests.append({"path": path, **body})
+                self.heads.append(headers)
                 number = len(self.requests)
                 self.authorizations.add(headers.get("authorization", ""))
                 self.open_now += 1
@@ -104,10 +115,16 @@ class ScriptedEndpoint:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         else:
-            status, extra, content = self._reply(word, rest, script, headers)
-            lines = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}", "server: scripted", *extra]
-            writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
-            await writer.drain()
+            refused = next(
+                (name for name in self.refuses if name in body and (name != "stream" or not body[name])), None
+            )
+            refusal = (400, [], _refusal(refused, self.refuses[refused])) if refused is not None else None
+            await _send(writer, *(refusal or self._reply(word, rest, script, headers)))
+
+    def _models(self, path: str) -> tuple[int, list[str], bytes]:
+        if path not in self.models:
+            return 404, [], b"{}"
+        return 200, [], json.dumps({"data": [{"id": name} for name in self.models[path]]}).encode()
 
     def _reply(self, word: str, rest: str, script: str, headers: dict[str, str]) -> tuple[int, list[str], bytes]:
         if word == "html":
@@ -124,7 +141,9 @@ class ScriptedEndpoint:
         if word == "redirect":
             return 307, [f"location: {rest}"], b""
         if word == "status":
-            return int(rest), [], json.dumps({"error": {"message": f"no, {headers.get('authorization')}"}}).encode()
+            status, _, content = rest.partition(" ")
+            refusal = json.dumps({"error": {"message": f"no, {headers.get('authorization')}"}})
+            return int(status), [], (content or refusal).encode()
         if word == "fail" and self.attempts[script] <= int(rest):
             return 500, [], b"oops"
         if word == "busy" and self.attempts[script] <= int(rest):
@@ -133,6 +152,8 @@ class ScriptedEndpoint:
             return 200, [], _completion(headers.get("authorization", ""))
         if word == "raw":
             return 200, [], rest.encode()
+        if word == "events":
+            return 200, ["content-type: text/event-stream; charset=utf-8"], rest.encode()
         return 200, ["x-ratelimit-remaining-requests: 9"], _completion(script)
 
     async def _flood(self, writer: asyncio.StreamWriter, head: bytes, block: bytes) -> None:
@@ -141,6 +162,16 @@ class ScriptedEndpoint:
             writer.write(block)
             await writer.drain()
             self.bytes_sent += len(block)
+
+
+async def _send(writer: asyncio.StreamWriter, status: int, extra: list[str], content: bytes) -> None:
+    lines = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}", "server: scripted", *extra]
+    writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
+    await writer.drain()
+
+
+def _refusal(parameter: str, message: str) -> bytes:
+    return json.dumps({"error": {"message": message, "param": parameter, "code": "unsupported_parameter"}}).encode()
 
 
 def _completion(text: str) -> bytes:
@@ -152,10 +183,10 @@ def _completion(text: str) -> bytes:
 
 @contextmanager
 def scripted_endpoint(
-    *, latency_seconds: float = 0.0, holds_after: float = math.inf, gathers: int = 0
+    **manner: Any,
 ) -> Iterator[ScriptedEndpoint]:
-    """Serve on a free loopback port, from a thread of its own."""
-    endpoint = ScriptedEndpoint(latency_seconds=latency_seconds, holds_after=holds_after, gathers=gathers)
+    """Serve on a free loopback port, from a thread of its own; `manner` are fields of `ScriptedEndpoint`."""
+    endpoint = ScriptedEndpoint(**manner)
     started = threading.Event()
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()

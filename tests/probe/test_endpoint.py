@@ -25,7 +25,8 @@ from weightgate.probe.endpoint_config import (
 )
 from weightgate.probe.probes import Check, Probe
 from weightgate.probe.recording import Answered, Decoding, Reply
-from weightgate.probe.wire import UnreadableReply, parse_reply
+from weightgate.probe.request_form import refused_parameter
+from weightgate.probe.wire import UnreadableReply, error_message, parse_reply
 
 KEY = "wg-secret-0123456789"
 VARIABLE = "WEIGHTGATE_TEST_KEY"
@@ -189,6 +190,14 @@ def test_what_no_other_question_would_mend_stops_the_run(endpoint: ScriptedEndpo
     assert endpoint.attempts["never asked"] == 0
 
 
+def test_an_empty_account_is_not_waited_for(endpoint: ScriptedEndpoint) -> None:
+    empty = json.dumps({"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}})
+    with pytest.raises(EndpointError, match="wants to be paid first") as caught:
+        Run(endpoint.url).ask(f"status 429 {empty}")
+    assert "your current quota" in str(caught.value.found)
+    assert len(endpoint.requests) == 1
+
+
 def test_the_key_follows_no_redirect(endpoint: ScriptedEndpoint) -> None:
     with scripted_endpoint() as thief:
         with pytest.raises(EndpointError):
@@ -303,6 +312,7 @@ def test_a_key_that_is_none_is_named_by_its_variable_only(monkeypatch: pytest.Mo
         "ftp://host.example",
         "https://user:pass@host.example/v1",
         "https://host.example/v1?key=1",
+        "http://10.0.0.7:8000/v1",
         "host.example",
         "https://",
         "https://[",
@@ -370,3 +380,220 @@ def test_both_forms_of_log_probabilities_are_read() -> None:
         assert reply.first_top == (("a", -1.0), ("b", -2.5))
     broken = {"message": {"content": "a"}, "logprobs": {"content": [{"token": "a", "logprob": 10**400}]}}
     assert parse_reply(json.dumps({"choices": [broken]}).encode(), {}, str).token_logprobs is None
+
+
+REFUSED = {
+    "max_tokens": "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.",
+    "max_completion_tokens": "Unrecognized request argument supplied: max_completion_tokens",
+    "top_logprobs": "top_logprobs is not supported",
+    "stream": "This model only supports stream mode, please enable the stream parameter.",
+    "temperature": "Unsupported value: 'temperature' does not support 0.0 with this model.",
+    "seed": "Extra inputs are not permitted: seed",
+}
+
+
+@pytest.mark.parametrize(
+    ("first_key", "refused", "sent"),
+    [
+        ("max_tokens", ["max_tokens"], {"max_completion_tokens": 16}),
+        ("max_completion_tokens", ["max_completion_tokens"], {"max_tokens": 16}),
+        ("max_tokens", ["max_tokens", "top_logprobs", "stream"], {"max_completion_tokens": 16, "stream": True}),
+    ],
+)
+def test_what_a_server_refuses_is_put_otherwise_and_costs_no_attempt(
+    monkeypatch: pytest.MonkeyPatch, first_key: str, refused: list[str], sent: dict[str, Any]
+) -> None:
+    monkeypatch.setenv(VARIABLE, KEY)
+    with scripted_endpoint(refuses={name: REFUSED[name] for name in refused}) as endpoint:
+        run = Run(endpoint.url, retries=0, max_tokens_key=first_key, top_logprobs=2)
+        replies = run.ask(*[f"hello {at}" for at in range(20)])
+        assert [reply.completion for reply in replies] == [f"hello {at}" for at in range(20)]
+        assert run.waits == []
+        last = endpoint.requests[-1]
+        assert {**last, **sent} == last
+        assert not set(last) & (set(refused) - {"stream"})
+
+
+@pytest.mark.parametrize(("parameter", "mend"), [("temperature", "--temperature default"), ("seed", "ask.seed")])
+def test_a_setting_that_is_refused_is_the_users_to_decide(
+    monkeypatch: pytest.MonkeyPatch, parameter: str, mend: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, KEY)
+    with scripted_endpoint(refuses={parameter: REFUSED[parameter]}) as endpoint:
+        with pytest.raises(EndpointError, match=f"does not take this {parameter}") as caught:
+            Run(endpoint.url).ask("hello", decoding=Decoding(samples=1, temperature=0.0, max_tokens=16, seed=1))
+        assert mend in str(caught.value.mend)
+        assert len(endpoint.requests) == 1
+
+
+def test_both_names_refused_is_said_and_ends() -> None:
+    with scripted_endpoint(
+        refuses={name: REFUSED[name] for name in ("max_tokens", "max_completion_tokens")}
+    ) as endpoint:
+        [reply] = Run(endpoint.url, api_key_variable=None).ask("hello")
+        assert reply.error == f"status 400: {REFUSED['max_completion_tokens']}"
+        assert len(endpoint.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "parameter"),
+    [
+        ({"param": "max_tokens", "code": "unsupported_parameter"}, "no", "max_tokens"),
+        ({"param": "messages", "code": None}, "max_tokens is not supported", "max_tokens"),
+        ({}, "body.seed: Extra inputs are not permitted", "seed"),
+        ({}, "temperature must be in (0, 2]: must be above 0", "temperature"),
+        ({}, "'max_tokens' is too large: 512. This model's maximum context length is 256", None),
+        ({}, "max_tokens must be at most 4096", None),
+        ({"param": "messages", "code": "unsupported_value"}, "a picture is not supported", None),
+        (None, "", None),
+    ],
+)
+def test_which_parameter_an_error_refuses(error: dict[str, Any] | None, message: str, parameter: str | None) -> None:
+    assert refused_parameter(error, message) == parameter
+
+
+@pytest.mark.parametrize(
+    ("model", "models", "expected", "mend"),
+    [
+        (
+            "gpt-six",
+            {"/v1/models": ["gpt-6", "claude"]},
+            "a model that it lists: gpt-6",
+            "did you mean the model 'gpt-6'?",
+        ),
+        ("m", {"/v1/models": ["x", "y"]}, "a model that it lists: x, y", None),
+        ("m", {"/v1/v1/models": ["m"]}, None, "did you mean the URL URL/v1?"),
+        ("m", {}, None, "look at how the model is spelt"),
+    ],
+)
+def test_an_unknown_model_or_route_comes_with_what_the_endpoint_lists(
+    model: str, models: dict[str, list[str]], expected: str | None, mend: str | None
+) -> None:
+    with scripted_endpoint(models=models) as endpoint:
+        asker = EndpointAsker.of(endpoint_config(endpoint.url, model))
+        with pytest.raises(EndpointError, match="does not know this model") as caught:
+            asker.answer([(probe, 0) for probe in probes("status 404")], DECODING, lambda _: None)
+        told = caught.value
+        assert (expected or "") in (told.expected or "")
+        assert (told.mend is None) == (mend is None)
+        assert (mend or "").replace("URL/v1", f"{endpoint.url}/v1") in (told.mend or "")
+
+
+def test_further_headers_and_a_query_are_sent_and_their_values_show_up_nowhere(
+    endpoint: ScriptedEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WG_ORG", "org-hush-hush-9")
+    named = {"api-key": VARIABLE, "OpenAI-Organization": "WG_ORG"}
+    query = {"api-version": "2024-10-21"}
+    run = Run(endpoint.url, api_key_variable=None, header_variables=named, query=query, max_concurrency=1)
+    assert [reply.completion for reply in run.ask("say org-hush-hush-9 and " + KEY)] == ["say [key] and [key]"]
+    assert endpoint.requests[0]["path"] == "/v1/chat/completions?api-version=2024-10-21"
+    assert (endpoint.heads[0]["api-key"], endpoint.heads[0]["openai-organization"]) == (KEY, "org-hush-hush-9")
+    assert "hush" not in repr(run.config)
+    monkeypatch.delenv("WG_ORG")
+    with pytest.raises(EndpointError, match="not set") as caught:
+        run.ask("hello")
+    assert caught.value.where == "environment variable WG_ORG"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"header_variables": {"Host": "A"}},
+        {"header_variables": {"bad name": "A"}},
+        {"header_variables": {"x-key": "sk-hush hush"}},
+        {"header_variables": {"authorization": "A"}, "api_key_variable": "B"},
+        {"query": {"subscription-key": "hush"}},
+    ],
+)
+def test_headers_and_queries_that_would_do_harm_are_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
+    path = tmp_path / "endpoint.yaml"
+    path.write_text(json.dumps({"target": {"url": "https://host.example/v1", "model": "m", **settings}}), "utf-8")
+    with pytest.raises(EndpointError) as caught:
+        load_endpoint(path)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_pasted_route_is_taken_for_its_base() -> None:
+    assert endpoint_config("https://host.example/v1/chat/completions/", "m").url == "https://host.example/v1"
+
+
+def events(*chunks: Any) -> str:
+    return "events : alive\n\n" + "".join(f"data: {json.dumps(chunk)}\r\n\r\n" for chunk in chunks)
+
+
+def delta(text: str, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text}, **more}]}
+
+
+def test_a_stream_is_read_as_what_would_have_come_whole(endpoint: ScriptedEndpoint) -> None:
+    scored = {"content": [{"token": "lo", "logprob": -1.0, "top_logprobs": [{"token": "lo", "logprob": -1.0}]}]}
+    stream = events(
+        {"model": "m-dated", "choices": [{"index": 0, "delta": {"role": "assistant"}}]},
+        delta("Hal"),
+        {"choices": [{"index": 1, "delta": {"content": "another"}}]},
+        delta("lo ü", logprobs=scored, finish_reason="stop"),
+        {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}},
+    )
+    [reply] = Run(endpoint.url).ask(stream + "data: [DONE]\n\n")
+    assert (reply.completion, reply.finish_reason, reply.served_model) == ("Hallo ü", "stop", "m-dated")
+    assert (reply.prompt_tokens, reply.token_logprobs) == (3, (("lo", -1.0),))
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        (events(delta("half")), "the stream ends before the completion does"),
+        (events({"error": {"message": "overloaded"}}), "no choices: overloaded"),
+        ("events data: {", "not JSON"),
+        ('raw {"error": {"message": "upstream is busy", "code": 502}}', "no choices: upstream is busy"),
+        (
+            'raw {"choices": [{"message": {"content": "ha"}, "finish_reason": "error", "error": {"message": "gone"}}]}',
+            "cut off by an error: gone",
+        ),
+    ],
+)
+def test_an_answer_that_is_none_says_why(endpoint: ScriptedEndpoint, script: str, problem: str) -> None:
+    [reply] = Run(endpoint.url, retries=0).ask(script)
+    assert problem in str(reply.error)
+
+
+@given(st.lists(_BODY, max_size=4) | st.lists(st.fixed_dictionaries({"choices": st.lists(_CHOICE)}), max_size=3))
+@settings(deadline=None)
+def test_any_stream_is_a_reply_or_is_refused(chunks: list[Any]) -> None:
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]"
+    try:
+        reply = parse_reply(body.encode(), {"content-type": "text/event-stream"}, str)
+    except UnreadableReply:
+        return
+    assert isinstance(reply.completion, str)
+
+
+@pytest.mark.parametrize(
+    ("message", "completion"),
+    [
+        ({"content": None, "reasoning_content": "hm", "tool_calls": None}, ""),
+        ({"content": None, "refusal": "I cannot."}, "I cannot."),
+        ({"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "yes"}]}, "yes"),
+        ({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": '{"a":1}'}}, 3]}, 'f({"a":1})'),
+    ],
+)
+def test_answers_of_other_shapes_are_read(message: dict[str, Any], completion: str) -> None:
+    body = {"choices": [{"message": message, "logprobs": None, "finish_reason": "stop"}]}
+    assert parse_reply(json.dumps(body).encode(), {}, str).completion == completion
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"detail": "Not authenticated"}, "Not authenticated"),
+        ({"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}, "body.seed: Extra inputs"),
+        ({"object": "error", "message": "too long", "code": 400}, "too long"),
+        ({"error": "model not loaded"}, "model not loaded"),
+        ({"detail": [3], "error": [], "message": {}}, ""),
+    ],
+)
+def test_what_an_error_says_is_found_in_the_forms_of_other_servers(body: dict[str, Any], said: str) -> None:
+    found = error_message(json.dumps(body).encode(), str)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)

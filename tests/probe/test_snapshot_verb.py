@@ -364,4 +364,106 @@ def test_other_settings_are_named_one_by_one(endpoint: ScriptedEndpoint, folder:
     assert run(*arguments).exit_code == 0
     done = run(*arguments, "--max-tokens", "13")
     assert done.exit_code == 2
-    assert "expected: max_tokens 13\n  found: max_tokens 512\n" in done.stderr
+    assert "expected: max tokens 13\n  found: max tokens 512\n" in done.stderr
+    other = run(endpoint.url, "--model", "other", *arguments[1:])
+    assert f"expected: target other at {endpoint.url}\n  found: target m at {endpoint.url}\n" in other.stderr
+
+
+def test_a_mistaken_address_leaves_no_file_that_keeps_the_right_one_out(
+    endpoint: ScriptedEndpoint, folder: Path
+) -> None:
+    write_prompts(folder, "hello")
+    common = ("--prompts", "mine.jsonl", "--samples", "1", "-o", "s.jsonl")
+    assert run(endpoint.url.replace("/v1", ""), "--model", "m", "--key-variable", "NOT_SET", *common).exit_code == 2
+    write_prompts(folder, "status 404")
+    assert run(endpoint.url, "--model", "wrong", *common).exit_code == 2
+    write_prompts(folder, "hello")
+    done = run(endpoint.url, "--model", "m", *common)
+    assert done.exit_code == 0, done.output
+
+
+def test_an_endpoint_can_be_asked_with_its_own_temperature(folder: Path) -> None:
+    write_prompts(folder, "hello")
+    common = ("--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl")
+    with scripted_endpoint(refuses={"temperature": "'temperature' is not supported with this model"}) as endpoint:
+        refused = run(endpoint.url, *common)
+        assert (refused.exit_code, "--temperature default" in refused.stderr) == (2, True)
+        done = run(endpoint.url, *common, "--temperature", "default")
+        assert done.exit_code == 0, done.output
+    assert load_snapshot(folder / "s.jsonl").decoding.temperature is None
+    assert run(endpoint.url, *common, "--temperature", "warm").exit_code == 2
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    model = run("model", "--prompts", "mine.jsonl", "-o", "m.jsonl", "--temperature", "default")
+    assert (model.exit_code, "no temperature of its own" in model.stderr) == (2, True)
+
+
+def test_completions_that_say_nothing_are_no_success_to_be_proud_of(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    silent = json.dumps({"choices": [{"message": {"content": None}, "finish_reason": "length"}]})
+    write_prompts(folder, f"raw {silent}")
+    common = (endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl")
+    assert "needs a larger" in run(*common).output
+    told = json.loads(run(*common, "--json").stdout)
+    assert (told["complete"], told["empty"], told["cut"]) == (True, 2, 2)
+
+
+def test_prompts_saved_by_other_editors_are_read(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    rows = ['{"prompt": "one \\u2028 two"}', "", '{"prompt": "Grüße 你好"}']
+    (folder / "mine.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
+    assert run(endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl").exit_code == 0
+    assert [probe.id for probe in load_snapshot(folder / "s.jsonl").probes] == ["line-1", "line-3"]
+
+
+def test_prompts_out_of_a_log_are_read_as_they_are(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    parts = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
+    messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}]
+    write_prompts(folder, {"messages": messages, "id": 17})
+    assert run(endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl").exit_code == 0
+    [probe] = load_snapshot(folder / "s.jsonl").probes
+    assert (probe.id, probe.messages) == ("17", (("system", "Be brief."), ("user", "hello")))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            "leave out the answer",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "wrong value for 'content'",
+        ),
+        ({"messages": [{"content": "a"}]}, "the key 'role' is missing"),
+        ({"prompt": "a", "schema": {"properties": {"x": {"$ref": "https://host.example/x.json"}}}}, "#/$defs/NAME"),
+        ({"prompt": "a", "id": True}, "wrong value for 'id'"),
+        ([{"prompt": "a"}], "one prompt a line"),
+        (b"\xfc", "save the file as UTF-8"),
+        (None, "where: mine.jsonl"),
+    ],
+)
+def test_prompts_that_are_none_are_told_with_their_mend(folder: Path, row: Any, said: str) -> None:
+    content = row if isinstance(row, bytes) else b"" if row is None else json.dumps(row).encode()
+    (folder / "mine.jsonl").write_bytes(content)
+    done = run("http://127.0.0.1:9/v1", "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl")
+    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+
+
+def test_a_schema_may_refer_to_itself(endpoint: ScriptedEndpoint, folder: Path) -> None:
+    inner = {"properties": {"x": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}}}
+    write_prompts(
+        folder, {"prompt": "a", "schema": inner}, {"prompt": "b", "schema": {"$id": "https://x.example/s", **inner}}
+    )
+    assert run(endpoint.url, "--model", "m", "--prompts", "mine.jsonl", "-o", "s.jsonl").exit_code == 0
+
+
+def test_a_proxy_that_is_not_there_is_named_without_its_password(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted_endpoint() as gone:
+        place = gone.url.removeprefix("http://").removesuffix("/v1")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:hush-hush@{place}")
+    write_prompts(folder, "hello")
+    write_target(folder, "https://host.example/v1", api_key_variable=None)
+    done = run("target.yaml", "--prompts", "mine.jsonl", "--samples", "1", "--json", "-o", "s.jsonl")
+    [error] = json.loads(done.stdout)["errors"]
+    assert error.endswith("(by the proxy that HTTPS_PROXY or ALL_PROXY names)")
+    assert "hush" not in done.output

@@ -73,6 +73,8 @@ def test_what_is_no_duration_is_refused_or_at_least_a_second(text: str) -> None:
         ({"alarm__webhooks": [{"url": "https://user@example.org/hook"}]}, "no user name"),
         ({"alarm__webhooks": [{"url_variable": "A"}, {"url_variable": "A"}]}, "the same address"),
         ({"budget": {"money_per_day": 1.0}}, "needs target.price"),
+        ({"report": "./watch.db"}, "two keys name the file './watch.db'"),
+        ({"alarm__file": "alarm.html", "alarm__report": "alarm.html"}, "two keys name the file"),
         ({"every": "0.1s"}, "at least 1s"),
         ({"name": "../other"}, "pattern"),
         ({"alarm__alpha": 0.0}, "greater than 0"),

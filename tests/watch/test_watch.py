@@ -10,14 +10,16 @@ import json
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
-from scene import CALM, MOVED, PROMPTS, Scene, calm
+from scene import CALM, MOVED, PROMPTS, Scene, calm, write_suite
+from servers import PASSWORD, PASSWORD_VARIABLE, Postgres
 
 from eventually import LIMIT_SECONDS, wait_until
 from weightgate.errors import WatchError
-from weightgate.watch import History, outbox
+from weightgate.watch import History, outbox, run
 from weightgate.watch.look import replay
 from weightgate.watch.outbox import letters
 
@@ -77,7 +79,7 @@ def test_an_outage_is_no_change(any_scene: Scene) -> None:
     scene.behave(status=500)
     outcome = scene.once()
     assert (outcome["state"], outcome["exit_code"]) == ("outage", 3)
-    assert "10 questions in a row failed" in outcome["message"]
+    assert "10 questions in a row failed; status 500" in outcome["message"]
     scene.behave(**CALM)
     assert scene.once()["state"] == "quiet"
     with scene.history() as history:
@@ -359,3 +361,81 @@ def test_the_page_needs_no_endpoint_and_says_so_before_the_first_look(scene: Sce
     scene.behave(status=500)
     assert scene.run("--report", str(page)).exit_code == 0
     assert "nothing was asked yet" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["watch.yaml", "watch.db", "suite.jsonl"])
+def test_a_status_page_replaces_nothing_that_the_watch_needs(scene: Scene, name: str) -> None:
+    kept = scene.folder / name
+    kept.touch()
+    before = kept.read_bytes()
+    done = scene.run("--report", str(kept))
+    assert (done.exit_code, "it holds what is read here" in done.stderr) == (2, True)
+    assert kept.read_bytes() == before
+
+
+def test_a_watch_that_could_never_alarm_is_refused(scene: Scene) -> None:
+    (scene.folder / "few.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n', "utf-8")
+    scene.configure(ask={"prompts": "few.jsonl", "suite": None})
+    for option in ("--once", "--dry-run"):
+        done = scene.run(option)
+        assert (done.exit_code, "so few prompts can show no change" in done.stderr) == (2, True)
+
+
+def test_a_page_without_axes_to_follow_says_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a history has it that was begun when so few prompts were still taken."""
+    monkeypatch.setattr(run, "LEAST_PROMPTS", 1)
+    write_suite(scene.folder / "suite.jsonl", prompts=1)
+    scene.configure(report="status.html")
+    assert [scene.once()["state"] for _ in range(2)] == ["baseline", "quiet"]
+    assert "no change can show" in (scene.folder / "status.html").read_text(encoding="utf-8")
+
+
+def test_a_new_baseline_that_gets_no_answer_leaves_the_old_one_and_its_alarm(any_scene: Scene) -> None:
+    scene = any_scene
+    calm(scene, looks=2)
+    scene.behave(**MOVED)
+    _until_alarm(scene)
+    scene.behave(status=401)
+    failed = scene.run("--baseline", "--json")
+    told = json.loads(failed.stdout)
+    assert (told["state"], failed.exit_code, "baseline 1 stays" in told["message"]) == ("outage", 3, True)
+    assert told["alarm"]["alarm"] == 1
+    scene.behave(**MOVED)
+    assert scene.once()["state"] == "alarm"
+    taken = scene.run("--baseline", "--json")
+    assert json.loads(taken.stdout)["state"] == "baseline"
+    with scene.history() as history:
+        assert not history.alarms(open_only=True)
+        assert [row.number for row in history.baselines()] == [2, 1]
+        assert [row.state for row in history.looks(baseline=1, kind="baseline")] == ["outage", "done", "done", "done"]
+
+
+def test_an_outage_says_what_the_questions_met_and_what_mends_it(scene: Scene) -> None:
+    write_suite(scene.folder / "suite.jsonl", prompts=3)
+    scene.behave(status=502)
+    assert "6 of 6 questions failed: status 502" in scene.once()["message"]
+    scene.behave(status=401)
+    assert "does not accept the key; status 401: not now; name the environment variable" in scene.once()["message"]
+
+
+def test_a_server_that_ends_the_connection_in_a_look_costs_that_look_only(
+    postgres_server: Postgres, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    url = postgres_server.create(f"watch-{uuid.uuid4().hex}")
+    scene.configure(history={"url": url, "password_variable": PASSWORD_VARIABLE})
+    calm(scene, looks=1)
+    scene.behave(**CALM, answers=6)  # the other questions are held, so that the look is open when its server is gone
+    process = scene.process("--once")
+    with scene.history() as history:
+        wait_until(lambda: history.looks(limit=1)[0].state == "open", "a look that is begun")
+        looking = history.looks(limit=1)[0].look
+        wait_until(lambda: len(history.answers(looking)) >= 4, "answers of a look")
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> "
+        history.database.rows(ended + "pg_backend_pid()")
+    scene.behave(**CALM)
+    _, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert (process.returncode, "the history cannot be used" in err, "Traceback" in err) == (2, True, False)
+    assert scene.once()["state"] == "quiet"
+    with scene.history() as history:
+        assert history.looks(limit=1)[0].look == looking  # it went on with what was answered

@@ -24,7 +24,7 @@ from weightgate.plan.advice import EXCESS_COMPUTE, excess_measurement, planned_r
 from weightgate.recipe import Align, Recipe, Reward
 from weightgate.stats import Measurement
 from weightgate.store import Result, digest_json
-from weightgate.store.records import measured_key, recording_time
+from weightgate.store.records import FAILED, measured_key, recording_time
 from weightgate.train.checkpoints import load_policy, load_reward
 
 
@@ -106,7 +106,7 @@ class Judging:
 
     def _move_refs(self, name: str, checkpoint: str, ok: bool) -> None:
         """`<stage>` points at the newest checkpoint whose gates passed, `failed/<stage>` at the newest that did not."""
-        ref, why = (name, "every gate passed") if ok else (f"failed/{name}", "a gate did not pass")
+        ref, why = (name, "every gate passed") if ok else (f"{FAILED}{name}", "a gate did not pass")
         old = self.workspace.store.refs().get(ref)
         if old != checkpoint:
             self.workspace.store.set_ref(ref, checkpoint, old=old, why=why)

@@ -167,7 +167,7 @@ def _standing(store: Store, stage: Stage, wanted: Mapping[str, Any]) -> Standing
 def _all_runs(store: Store, stage: Stage) -> list[Recorded]:
     return [
         Recorded(inputs=recorded_inputs(manifest), checkpoint=manifest.id)
-        for manifest in store.readable_manifests()
+        for manifest in store.readable_lineage()
         if manifest.stage == stage.name and manifest.stage_kind == stage.kind
     ]
 

@@ -45,6 +45,8 @@ class Recorder:
         reading or asking raises; answers that came before an error are kept, and the same call goes on with them.
         """
         loaded = [load_snapshot(side.path) if isinstance(side, RecordingAddress) else None for side in (before, after)]
+        for silent in (one for one in loaded if one is not None and not one.completions):
+            raise DataError("not one question was answered", where=silent.target.place, found=_first_error(silent))
         known = next((snapshot for snapshot in loaded if snapshot is not None), None)
         inquiry = self.inquiry if known is None else inquiry_like(known, self.inquiry.decoding)
         first = loaded[0] or self.asked(before, "before", inquiry)
@@ -60,7 +62,12 @@ class Recorder:
     def asked(self, address: Address, name: str, inquiry: Inquiry) -> Snapshot:
         """Ask a target everything, into a new file of the folder or one that was begun. `name` begins the file's."""
         asker = asker_of(address, inquiry, self.load_model)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                "no folder can be made here", where=str(self.folder), found=error.strerror, mend="--keep FOLDER"
+            ) from None
         taken = take_snapshot(
             asker,
             inquiry.suite,

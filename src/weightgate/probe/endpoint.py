@@ -15,11 +15,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from weightgate.errors import EndpointError, UserError
-from weightgate.probe import wire
+from weightgate.probe import unknown_model, wire
 from weightgate.probe.endpoint_config import (
     BudgetReached,
     EndpointConfig,
@@ -30,6 +33,7 @@ from weightgate.probe.endpoint_config import (
 )
 from weightgate.probe.probes import Probe
 from weightgate.probe.recording import Answered, Decoding, Reply, TargetDescription, utc_now, whole_text
+from weightgate.probe.request_form import MENDS, RequestForm
 from weightgate.probe.waiting import backoff_seconds, exhausted_seconds, requested_seconds
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
@@ -37,7 +41,6 @@ HOPELESS = {
     401: "the endpoint does not accept the key",
     402: "the endpoint wants to be paid first",
     403: "the endpoint does not allow this",
-    404: "the endpoint does not know this model or this route",
     405: "the endpoint does not know this route",
 }
 """Statuses that every other question would meet as well."""
@@ -49,6 +52,8 @@ _SHORTEST_SECRET = 8
 """A shorter key is a placeholder, such as local servers want; taking it out of completions would falsify them."""
 
 _ERROR_BYTES = 64 * 1024
+_UNPROCESSED = frozenset({400, 422})
+"""Statuses of a request that is not as the endpoint wants it."""
 
 UNUSABLE_ENVIRONMENT = (OSError, ValueError, ImportError, httpx.InvalidURL)
 """What a client raises for a proxy or a file of certificates that the environment names and that is none."""
@@ -108,6 +113,10 @@ class _Failed(Exception):
         self.wait_seconds = wait_seconds
 
 
+class _PutOtherwise(Exception):
+    """The request was refused for its form, and has another one now."""
+
+
 class _Refused(Exception):
     """The endpoint does not answer this question, and would not when asked again."""
 
@@ -125,12 +134,15 @@ class _Conversation:
     delivering: asyncio.Lock = field(default_factory=asyncio.Lock)
     open_again_at: float = 0.0
     failures_in_a_row: int = 0
-    without_logprobs: set[str] = field(default_factory=set)
     budget_reached: BudgetReached | None = None
-    key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    form: RequestForm = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.form = RequestForm(max_tokens_key=self.asker.config.max_tokens_key)
 
     async def hold(self, questions: Sequence[Question]) -> None:
-        self.key = self.asker.config.key()
+        self.headers = self.asker.config.headers()
         waiting = iter(questions)
         try:
             async with asyncio.TaskGroup() as group:
@@ -146,9 +158,12 @@ class _Conversation:
     def _clients(self, count: int) -> list[httpx.AsyncClient]:
         """One for each worker, since a pool that they shared would look through all its connections at each request."""
         config = self.asker.config
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "weightgate"}
-        if self.key is not None:
-            headers["Authorization"] = f"Bearer {self.key}"
+        headers = {
+            "Accept": "application/json",
+            "User-Agent": "weightgate",
+            **self.headers,
+            "Accept-Encoding": "identity",
+        }
         is_local = is_loopback(httpx.URL(config.url).host)
         try:
             certificates = httpx.create_ssl_context() if config.url.startswith("https:") else False
@@ -156,6 +171,7 @@ class _Conversation:
                 httpx.AsyncClient(
                     base_url=config.url + "/",
                     headers=headers,
+                    params=config.query,
                     timeout=config.timeout_seconds,
                     follow_redirects=False,
                     verify=certificates,
@@ -199,17 +215,19 @@ class _Conversation:
                 f"{GIVE_UP_AFTER} questions in a row failed",
                 where=self.asker.config.url,
                 found=reply.error,
-                mend="run the same command when the endpoint is well: the snapshot goes on where it stopped",
+                mend="mend what it says, or wait until the endpoint is well; the same command goes on where it stopped",
             )
 
     async def _reply(self, client: httpx.AsyncClient, probe: Probe, sample: int) -> Reply:
         """Ask until there is an answer, a refusal, or no attempt left."""
         longest = self.asker.config.max_wait_seconds
-        problem = ""
-        for attempt in range(self.asker.config.retries + 1):
+        problem, attempt = "", 0
+        while attempt <= self.asker.config.retries:
             await self._wait_until_open()
             try:
                 return await self._attempt(client, probe, sample)
+            except _PutOtherwise:
+                continue
             except _Refused as refused:
                 problem = str(refused)
                 break
@@ -221,6 +239,7 @@ class _Conversation:
                 self._close_for(failed.wait_seconds)
                 if attempt < self.asker.config.retries:
                     await self.asker.sleep(backoff_seconds(attempt, longest, self.chance))
+                attempt += 1
         return Reply(completion="", error=problem, asked_at=utc_now())
 
     async def _wait_until_open(self) -> None:
@@ -236,23 +255,28 @@ class _Conversation:
 
     async def _attempt(self, client: httpx.AsyncClient, probe: Probe, sample: int) -> Reply:
         """Ask once; where log-probabilities may be why that is refused, once more without."""
-        path, logprobs = wire.path_of(probe), wire.wanted_logprobs(probe, self.decoding)
-        if logprobs is not None and path not in self.without_logprobs:
-            try:
-                return await self._asked_once(client, probe, sample, logprobs)
-            except _Refused:
-                reply = await self._asked_once(client, probe, sample, None)
-                self.without_logprobs.add(path)
-                return reply
-        return await self._asked_once(client, probe, sample, None)
+        form = self.form
+        bare = None if wire.wanted_logprobs(probe, self.decoding) is None else form.without("logprobs")
+        try:
+            return await self._asked_once(client, probe, sample, form)
+        except _Refused:
+            if bare is None:
+                raise
+        reply = await self._asked_once(client, probe, sample, bare)
+        self.form = self.form.without("logprobs") or self.form
+        return reply
 
-    async def _asked_once(self, client: httpx.AsyncClient, probe: Probe, sample: int, logprobs: int | None) -> Reply:
+    async def _asked_once(self, client: httpx.AsyncClient, probe: Probe, sample: int, form: RequestForm) -> Reply:
         reserved = (prompt_tokens(probe), completion_bound(probe, self.decoding))
         self.asker.spending.reserve(*reserved)
         asked_at, used = utc_now(), (0, 0)
         try:
-            response = await self._post(client, probe, sample, logprobs)
-            reply = self._read(response)
+            body = wire.request_body(self.asker.config, probe, sample, self.decoding, form)
+            response = await self._post(client, wire.path_of(probe), body)
+            if response.status == 404:
+                said = self._problem(response)
+                raise await unknown_model.explained(self.asker.config, said, partial(self._fetch, client), self._clean)
+            reply = self._read(response, form)
             counts = (reply.prompt_tokens, reply.completion_tokens)
             used = (reserved[0] if counts[0] is None else counts[0], reserved[1] if counts[1] is None else counts[1])
         finally:
@@ -260,23 +284,40 @@ class _Conversation:
         self._close_for(exhausted_seconds(response.headers, datetime.now(UTC)))
         return replace(reply, latency_ms=response.latency_ms, asked_at=asked_at)
 
-    async def _post(self, client: httpx.AsyncClient, probe: Probe, sample: int, logprobs: int | None) -> _Response:
-        body = wire.request_body(self.asker.config, probe, sample, self.decoding, logprobs)
+    async def _post(self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any]) -> _Response:
         started = self.asker.clock()
         try:
             async with (
                 asyncio.timeout(self.asker.config.timeout_seconds),
-                client.stream("POST", wire.path_of(probe), json=body) as response,
+                client.stream("POST", path, json=body) as response,
             ):
                 content = await self._body(response)
         except TimeoutError:
             raise _Failed(f"no answer within {self.asker.config.timeout_seconds:g} s") from None
         except httpx.TransportError as error:
             self._refuse_hopeless(error)
-            raise _Failed(self._clean(f"{type(error).__name__}: {error}")) from None
+            by = self._way() if isinstance(error, httpx.ConnectError | httpx.ProxyError) else ""
+            raise _Failed(self._clean(f"{type(error).__name__}: {error}{by}")) from None
         self.answered = True
         latency_ms = round(1000 * (self.asker.clock() - started), 3)
         return _Response(status=response.status_code, headers=response.headers, body=content, latency_ms=latency_ms)
+
+    def _way(self) -> str:
+        """Name the proxy as what may be at fault; its own address may hold a password."""
+        url = httpx.URL(self.asker.config.url)
+        proxies = getproxies()
+        is_used = (
+            not is_loopback(url.host) and bool(proxies.keys() & {url.scheme, "all"}) and not proxy_bypass(url.host)
+        )
+        return " (by the proxy that HTTPS_PROXY or ALL_PROXY names)" if is_used else ""
+
+    async def _fetch(self, client: httpx.AsyncClient, path: str) -> bytes | None:
+        """What a route says; None where it says nothing that could explain a failure."""
+        try:
+            async with asyncio.timeout(self.asker.config.timeout_seconds), client.stream("GET", path) as response:
+                return await self._body(response) if response.status_code == 200 else None
+        except (TimeoutError, httpx.TransportError, _Failed):
+            return None
 
     async def _body(self, response: httpx.Response) -> bytes:
         """Read a body up to the limit; of an error's body, only as much as its message may need."""
@@ -293,7 +334,8 @@ class _Conversation:
                 break
         return bytes(body[:limit])
 
-    def _read(self, response: _Response) -> Reply:
+    def _read(self, response: _Response, form: RequestForm) -> Reply:
+        """Read what came back for a request of this form."""
         if response.status == 200:
             try:
                 return wire.parse_reply(response.body, response.headers, self._clean)
@@ -301,15 +343,48 @@ class _Conversation:
                 raise _Failed(str(error)) from None
         if wire.is_filtered(response.body):
             return Reply(completion="", finish_reason=wire.FILTERED)
-        said = wire.error_message(response.body, self._clean)
-        problem = f"status {response.status}" + (f": {said}" if said else "")
+        problem = self._problem(response)
+        if wire.wants_money(response.body):
+            raise EndpointError(HOPELESS[402], where=self.asker.config.url, found=problem)
         if response.status in RETRIED:
             raise _Failed(problem, requested_seconds(response.headers, datetime.now(UTC)))
         if 300 <= response.status < 400:
             raise self._redirected(response)
         if response.status in HOPELESS:
-            raise EndpointError(HOPELESS[response.status], where=self.asker.config.url, found=problem)
+            mend = self._key_mend() if response.status == 401 else None
+            raise EndpointError(HOPELESS[response.status], where=self.asker.config.url, found=problem, mend=mend)
+        if response.status in _UNPROCESSED:
+            self._put_otherwise(form, wire.refusal_of(response.body, self._clean), problem)
         raise _Refused(problem)
+
+    def _problem(self, response: _Response) -> str:
+        said = wire.error_message(response.body, self._clean)
+        return f"status {response.status}" + (f": {said}" if said else "")
+
+    def _key_mend(self) -> str:
+        variable = self.asker.config.api_key_variable
+        if variable is None:
+            return "name the environment variable that holds the key: --key-variable NAME, or `api_key_variable`"
+        return f"look at what the environment variable {variable} holds"
+
+    def _put_otherwise(self, form: RequestForm, refused: str | None, problem: str) -> None:
+        """Give requests another form where that may help, once for all that are open.
+
+        Raises `_PutOtherwise` where it may, and `EndpointError` for a parameter that is the user's to decide.
+        """
+        if refused is not None and self.form.refused - form.refused:
+            raise _PutOtherwise  # another question has met this refusal, or one like it
+        other = form.without(refused) if refused else None
+        if other is not None:
+            self.form = other
+            raise _PutOtherwise
+        if refused in MENDS:
+            raise EndpointError(
+                f"the endpoint does not take this {refused}",
+                where=self.asker.config.url,
+                found=problem,
+                mend=MENDS[refused],
+            )
 
     def _refuse_hopeless(self, error: httpx.TransportError) -> None:
         """Raises `EndpointError` for what no other attempt mends: an untrusted certificate, a name that nobody knows.
@@ -340,8 +415,10 @@ class _Conversation:
 
     def _clean(self, text: str) -> str:
         """Text that may be kept: whole characters, and never the key, not even where the endpoint sends it back."""
-        if self.key is not None and len(self.key) >= _SHORTEST_SECRET:
-            text = text.replace(self.key, "[key]")
+        for value in self.headers.values():
+            for secret in (value.rpartition(" ")[2], value):
+                if len(secret) >= _SHORTEST_SECRET:
+                    text = text.replace(secret, "[key]")
         return whole_text(text)
 
 

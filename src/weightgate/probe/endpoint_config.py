@@ -7,10 +7,10 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import httpx
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from weightgate.errors import EndpointError
 from weightgate.probe.probes import Probe
@@ -18,6 +18,13 @@ from weightgate.probe.recording import Decoding, TargetDescription
 from weightgate.strict_yaml import StrictPart, load_strict
 
 _HOST = re.compile(rb"[A-Za-z0-9._:-]+")
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_OWN_HEADERS = frozenset(
+    {"host", "content-type", "content-length", "transfer-encoding", "connection", "accept-encoding"}
+)
+_SECRET_QUERY = re.compile(r"key|token|secret|sig|password|auth", re.IGNORECASE)
+_ROUTES = ("/chat/completions", "/completions")
 DEFAULT_MAX_TOKENS = 512
 _BYTES_PER_TOKEN = 3
 """For estimates that should rather be too high: common tokenizers need about 4 bytes of English for a token."""
@@ -50,7 +57,11 @@ class EndpointConfig(StrictPart):
 
     url: str = Field(description="base URL, such as https://host/v1; http only for this machine")
     model: str = Field(min_length=1)
-    api_key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="environment variable")
+    api_key_variable: str | None = Field(None, pattern=_VARIABLE, description="environment variable")
+    header_variables: dict[str, Annotated[str, Field(pattern=_VARIABLE)]] = Field(
+        {}, description="further headers: name -> environment variable that holds the value"
+    )
+    query: dict[str, str] = Field({}, description="sent with each request, such as api-version; no secrets")
     max_concurrency: int = Field(8, gt=0, le=256)
     timeout_seconds: float = Field(60.0, gt=0, description="for one attempt, from connecting to the last byte")
     retries: int = Field(5, ge=0, le=20)
@@ -60,7 +71,7 @@ class EndpointConfig(StrictPart):
         None, ge=0, le=20, description="null: only raw text is asked with log-probabilities"
     )
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
-        "max_tokens", description="some endpoints know only one of the two names"
+        "max_tokens", description="which name to try first; where it is refused, the other is used"
     )
     price: Price | None = None
     budget: Budget = Budget()
@@ -73,31 +84,65 @@ class EndpointConfig(StrictPart):
         except httpx.InvalidURL:
             raise ValueError("the URL of the endpoint cannot be read") from None
         if parsed.userinfo or parsed.query or parsed.fragment:
-            raise ValueError("the URL carries credentials, a query or a fragment; a key belongs into the environment")
+            raise ValueError(
+                "the URL carries credentials, a query or a fragment; a key belongs into the environment, and a query"
+                " such as api-version into `query` of an endpoint file"
+            )
         if not _HOST.fullmatch(parsed.raw_host) or parsed.scheme not in ("https", "http"):
             raise ValueError("the URL of an endpoint begins with https://")
         if parsed.scheme == "http" and not is_loopback(parsed.host):
-            raise ValueError("over http the key and every prompt could be read on the way: use https")
-        return url.rstrip("/")
+            raise ValueError(
+                "over http the key and every prompt could be read on the way: use https, or a tunnel to this machine"
+                " (ssh -L 8000:localhost:8000 HOST, then http://localhost:8000/v1)"
+            )
+        base = url.rstrip("/")
+        return next((base.removesuffix(route) for route in _ROUTES if base.endswith(route)), base)
+
+    @field_validator("header_variables")
+    @classmethod
+    def _free_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name in headers:
+            if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
+                raise ValueError(f"{name[:40]!r} is no header that can be set")
+        return headers
+
+    @field_validator("query")
+    @classmethod
+    def _open_query(cls, query: dict[str, str]) -> dict[str, str]:
+        secret = next((name for name in query if _SECRET_QUERY.search(name)), None)
+        if secret is not None:
+            raise ValueError(f"{secret!r} looks like a secret: send it as a header, with `header_variables`")
+        return query
+
+    @model_validator(mode="after")
+    def _one_authorization(self) -> EndpointConfig:
+        names = [name.lower() for name in self.header_variables]
+        if self.api_key_variable is not None and "authorization" in names:
+            raise ValueError("`api_key_variable` and `header_variables` both set the header Authorization")
+        return self
 
     @property
     def description(self) -> TargetDescription:
         """Who is asked, as a snapshot states it."""
         return TargetDescription(kind="endpoint", place=self.url, model=self.model)
 
-    def key(self) -> str | None:
-        """Read the key. Raises `EndpointError` where the variable is empty or holds what no header can carry."""
-        if self.api_key_variable is None:
-            return None
-        where = f"environment variable {self.api_key_variable}"
-        key = os.environ.get(self.api_key_variable, "").strip()
-        if not key:
-            raise EndpointError(
-                "the key of the endpoint is not set", where=where, mend=f"export {self.api_key_variable}=<the key>"
-            )
-        if not key.isascii() or not key.isprintable():
-            raise EndpointError("the key of the endpoint holds characters that no header can carry", where=where)
-        return key
+    def headers(self) -> dict[str, str]:
+        """Headers whose values the environment holds: the key as bearer token, and `header_variables`.
+
+        Raises `EndpointError` where a variable is empty or holds what no header can carry.
+        """
+        key = {} if self.api_key_variable is None else {"Authorization": f"Bearer {_secret(self.api_key_variable)}"}
+        return key | {name: _secret(variable) for name, variable in self.header_variables.items()}
+
+
+def _secret(variable: str) -> str:
+    where = f"environment variable {variable}"
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise EndpointError("the key of the endpoint is not set", where=where, mend=f"export {variable}=<the key>")
+    if not value.isascii() or not value.isprintable():
+        raise EndpointError("the key of the endpoint holds characters that no header can carry", where=where)
+    return value
 
 
 class _File(StrictPart):

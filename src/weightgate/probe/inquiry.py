@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from weightgate.errors import DataError
+from weightgate.errors import DataError, ModelError
 from weightgate.probe.addresses import Address, EndpointAddress, ModelAddress, RecordingAddress
 from weightgate.probe.endpoint import EndpointAsker
 from weightgate.probe.endpoint_config import CostEstimate, Spending, estimate_cost
@@ -65,8 +65,12 @@ def named_suite(suite: str | None, prompts: Path | None = None) -> tuple[Suite, 
 
 
 def inquiry_like(snapshot: Snapshot, decoding: Decoding) -> Inquiry:
-    """Ask what a snapshot was asked, in the same way; `decoding` fills in what the snapshot does not state."""
-    stated = {name: value for name, value in vars(snapshot.decoding).items() if value is not None}
+    """Ask what a snapshot was asked, in the same way; `decoding` fills in what a recording does not state.
+
+    A snapshot of our own states all: without a temperature, the endpoint's own was used.
+    """
+    is_own = snapshot.target.kind != "recording"
+    stated = {name: value for name, value in vars(snapshot.decoding).items() if is_own or value is not None}
     return Inquiry(
         suite=Suite(probes=snapshot.probes),
         suite_name=snapshot.header.suite_name,
@@ -77,13 +81,16 @@ def inquiry_like(snapshot: Snapshot, decoding: Decoding) -> Inquiry:
 def asker_of(address: Address, inquiry: Inquiry, load_model: LoadModel) -> Asker:
     """Make a target ready to answer.
 
-    Raises `DataError` for a recording, which answers nothing new, and `EndpointError` for a key that is not set.
+    Raises `DataError` for a recording, which answers nothing new, `EndpointError` for a key that is not set, and
+    `ModelError` for a model that is asked without a temperature.
     """
     if isinstance(address, RecordingAddress):
         raise DataError("a recording cannot be asked", where=str(address.path), mend="name what it is a recording of")
     if isinstance(address, EndpointAddress):
-        address.config.key()  # a key that is missing is told before a file is begun
+        address.config.headers()  # a key that is missing is told before a file is begun
         return EndpointAsker(config=address.config, spending=Spending(address.config))
+    if inquiry.decoding.temperature is None:
+        raise ModelError("a model in memory has no temperature of its own", mend="--temperature 0.7, or another number")
     return load_model(address, inquiry.suite, inquiry.decoding)
 
 

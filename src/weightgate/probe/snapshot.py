@@ -184,6 +184,9 @@ def _earlier(path: Path, header: Header, suite_length: int) -> Snapshot | None:
         return None
     known = load_snapshot(path)
     if replace(known.header, created_at=header.created_at) != header:
+        if known.target.kind != "recording" and not known.completions:
+            discard(path)  # nothing came of it: the address or the settings were mistaken
+            return None
         raise DataError(
             "the file holds a snapshot of something else, or with other settings",
             where=str(path),
@@ -200,7 +203,13 @@ def _earlier(path: Path, header: Header, suite_length: int) -> Snapshot | None:
 def _differing(header: Header, other: Header) -> str:
     ours, theirs = ({**vars(one), **vars(one.decoding)} for one in (header, other))
     names = (name for name in ours if name not in ("created_at", "decoding") and ours[name] != theirs[name])
-    return ", ".join(f"{name} {ours[name]}" for name in names)
+    return ", ".join(f"{name.replace('_', ' ')} {_spelt(ours[name])}" for name in names)
+
+
+def _spelt(value: object) -> str:
+    if isinstance(value, TargetDescription):
+        return f"{value.model} at {value.place}"
+    return "not set" if value is None else str(value)
 
 
 def open_questions(suite: Suite, samples: int, answered: Container[tuple[str, int]]) -> list[Question]:

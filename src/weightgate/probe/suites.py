@@ -60,7 +60,7 @@ def load_suite(path: Path) -> Suite:
     Raises `DataError` with file and line for anything that is not a probe, for ids used twice, and for no probe at all.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         mend = "name a file that is there; `core` is the suite that ships"
         raise DataError("there is no probe suite here", where=str(path), mend=mend) from None
@@ -68,10 +68,10 @@ def load_suite(path: Path) -> Suite:
         raise DataError("the probe suite cannot be read", where=str(path), found=str(error)) from None
     is_yaml = path.suffix.lower() in (".yaml", ".yml")
     rows = yaml_rows(text, str(path)) if is_yaml else json_rows(text, str(path))
-    return suite_of((probe_from_json(data, where), where) for data, where in rows)
+    return suite_of(((probe_from_json(data, where), where) for data, where in rows), str(path))
 
 
-def suite_of(probes: Iterable[tuple[Probe, str]]) -> Suite:
+def suite_of(probes: Iterable[tuple[Probe, str]], origin: str) -> Suite:
     """Gather probes with the place where each stands. Raises `DataError` for an id used twice and for no probe."""
     seen: dict[str, tuple[Probe, str]] = {}
     for probe, where in probes:
@@ -79,7 +79,7 @@ def suite_of(probes: Iterable[tuple[Probe, str]]) -> Suite:
             raise DataError(f"the id {probe.id!r} is used twice", where=where, found=seen[probe.id][1])
         seen[probe.id] = (probe, where)
     if not seen:
-        raise DataError("the probe suite holds no probe", expected="at least one")
+        raise DataError("the probe suite holds no probe", where=origin, expected="at least one")
     return Suite(probes=tuple(probe for probe, _ in seen.values()))
 
 
@@ -109,7 +109,7 @@ def core_suite() -> Suite:
     """The suite that ships; `scripts/write_core_suite.py` holds its questions."""
     resource = importlib.resources.files("weightgate.probe") / "data" / "core.jsonl"
     text = resource.read_text(encoding="utf-8")
-    return suite_of((probe_from_json(data, where), where) for data, where in json_rows(text, CORE))
+    return suite_of(((probe_from_json(data, where), where) for data, where in json_rows(text, CORE)), CORE)
 
 
 def probe_from_json(data: Any, where: str, *, checks_required: bool = True) -> Probe:
@@ -126,9 +126,12 @@ def suite_digest(probes: Iterable[Probe]) -> str:
 
 
 def write_suite(path: Path, probes: Iterable[Probe]) -> None:
-    """Write probes so that `load_suite` reads them back equal."""
+    """Write probes so that `load_suite` reads them back equal. Raises `DataError` where that cannot be written."""
     lines = [json.dumps(probe.to_json(), ensure_ascii=False) + "\n" for probe in probes]
-    path.write_text("".join(lines), encoding="utf-8")
+    try:
+        path.write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise DataError("the suite cannot be written", where=str(path), found=error.strerror or str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +174,8 @@ class _Line:
             self._known(message, _MESSAGE_KEYS, "message")
         pairs = tuple((self._word(one, "role", ROLES), self._text(one, "content")) for one in messages)
         if pairs[-1][0] != "user":
-            raise DataError("the last message must be the user's", where=self.where, found=pairs[-1][0])
+            mend = "leave out the answer at the end" if pairs[-1][0] == "assistant" else None
+            raise DataError("the last message must be the user's", where=self.where, found=pairs[-1][0], mend=mend)
         return pairs
 
     def _check(self, data: Any) -> Check:

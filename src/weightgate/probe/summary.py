@@ -27,6 +27,8 @@ def summary_json(snapshot: Snapshot, path: Path) -> dict[str, Any]:
         "answered": _answered(snapshot),
         "wanted": _wanted(snapshot),
         "errors": dict(_errors(snapshot).most_common()),
+        "empty": _empty(snapshot),
+        "cut": _cut(snapshot),
         "served_models": list(snapshot.served_models),
         "fingerprints": list(snapshot.fingerprints),
         "prompt_tokens": _total(snapshot, "prompt_tokens"),
@@ -37,15 +39,20 @@ def summary_json(snapshot: Snapshot, path: Path) -> dict[str, Any]:
 def summary_page(snapshot: Snapshot, path: Path) -> Page:
     """Return what a snapshot holds; errors and names come from the endpoint and are shown as text only."""
     missing = _wanted(snapshot) - _answered(snapshot)
-    severity: Severity = "pass" if snapshot.complete else "warn"
+    says_nothing = 0 < _answered(snapshot) == _empty(snapshot)
+    severity: Severity = "pass" if snapshot.complete and not says_nothing else "warn"
     text = f"{_answered(snapshot):,} completions of {len(snapshot.probes):,} prompts are in {path}"
     detail = f"{missing:,} are missing; the same command asks for them again" if missing else ""
+    if says_nothing:
+        detail = "every completion is empty; a model that thinks before it answers needs a larger --max-tokens"
     stated = {
         "target": f"{snapshot.target.model} at {snapshot.target.place}",
         "suite": f"{snapshot.header.suite_name}, {snapshot.header.suite_digest}",
         "decoding": decoding_words(snapshot.decoding),
         "served model": ", ".join(snapshot.served_models),
         "fingerprint": ", ".join(snapshot.fingerprints),
+        "empty": _share(_empty(snapshot), snapshot),
+        "cut at the bound": _share(_cut(snapshot), snapshot),
         **{f"{count} times": error for error, count in _errors(snapshot).most_common(_SHOWN_ERRORS)},
     }
     tokens = (("prompt tokens", "prompt_tokens"), ("completion tokens", "completion_tokens"))
@@ -96,6 +103,19 @@ def _answered(snapshot: Snapshot) -> int:
 
 def _wanted(snapshot: Snapshot) -> int:
     return len(snapshot.probes) * snapshot.decoding.samples
+
+
+def _empty(snapshot: Snapshot) -> int:
+    return sum(answer.reply.error is None and not answer.completion.strip() for answer in snapshot.answers)
+
+
+def _cut(snapshot: Snapshot) -> int:
+    """Completions that ended because they had as many tokens as they may have."""
+    return sum(answer.reply.finish_reason == "length" for answer in snapshot.answers)
+
+
+def _share(count: int, snapshot: Snapshot) -> str:
+    return f"{count:,} of {_answered(snapshot):,}" if count else ""
 
 
 def _errors(snapshot: Snapshot) -> Counter[str]:

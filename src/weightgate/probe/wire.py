@@ -13,6 +13,8 @@ from typing import Any
 from weightgate.probe.endpoint_config import EndpointConfig, completion_bound
 from weightgate.probe.probes import Probe
 from weightgate.probe.recording import TEXT_TOP_LOGPROBS, Decoding, Reply
+from weightgate.probe.request_form import RequestForm, refused_parameter
+from weightgate.probe.streamed import MEDIA_TYPE, CutOff, whole_reply
 
 CHAT = "chat/completions"
 COMPLETIONS = "completions"
@@ -31,6 +33,7 @@ KEPT_HEADERS = (
 _MAX_HEADER_CHARACTERS = 200
 _MAX_MESSAGE_CHARACTERS = 300
 FILTERED = "content_filter"
+_UNPAID = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
 Pairs = tuple[tuple[str, float], ...]
 Clean = Callable[[str], str]
@@ -54,11 +57,11 @@ def wanted_logprobs(probe: Probe, decoding: Decoding) -> int | None:
 
 
 def request_body(
-    config: EndpointConfig, probe: Probe, sample: int, decoding: Decoding, logprobs: int | None
+    config: EndpointConfig, probe: Probe, sample: int, decoding: Decoding, form: RequestForm
 ) -> dict[str, Any]:
     """Return the JSON that asks for one sample. A seed is sent only where one is given: not all endpoints know it."""
     bound = completion_bound(probe, decoding)
-    body: dict[str, Any] = {"model": config.model, config.max_tokens_key: bound, "stream": False}
+    body: dict[str, Any] = {"model": config.model, form.max_tokens_key: bound, "stream": form.stream}
     if probe.prompt is None:
         body["messages"] = [{"role": role, "content": content} for role, content in probe.messages]
     else:
@@ -67,26 +70,27 @@ def request_body(
     body |= {name: value for name, value in optional.items() if value is not None}
     if decoding.seed is not None:
         body["seed"] = decoding.seed + sample
+    logprobs = wanted_logprobs(probe, decoding) if form.logprobs else None
     if logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": logprobs} if probe.prompt is None else {"logprobs": logprobs}
     return body
 
 
 def parse_reply(body: bytes, headers: Mapping[str, str], clean: Clean) -> Reply:
-    """Read the answer to one request.
+    """Read the answer to one request, whole or as a stream, as its content type says.
 
     Args:
         clean: makes text fit to be kept, without the key and without broken characters.
 
     Raises `UnreadableReply` for whatever holds no completion: HTML, cut-off JSON, another shape.
     """
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        raise UnreadableReply("the reply is not JSON") from None
+    data = _reply_data(body, headers)
     choice = _first(_get(data, "choices"))
     if choice is None:
-        raise UnreadableReply("the reply has no choices")
+        said = _message_of(data, clean)
+        raise UnreadableReply("the reply has no choices" + (f": {said}" if said else ""))
+    if _get(choice, "finish_reason") == "error":  # of a gateway whose provider failed midway
+        raise UnreadableReply(f"the completion was cut off by an error: {_message_of(choice, clean)}")
     token_logprobs, first_top = _logprobs(_get(choice, "logprobs"), clean)
     usage = _get(data, "usage")
     return Reply(
@@ -109,15 +113,48 @@ def kept_headers(headers: Mapping[str, str], clean: Clean) -> tuple[tuple[str, s
 
 def error_message(body: bytes, clean: Clean) -> str:
     """What an error says, or nothing, where it says it in no known way."""
+    return _message_of(_json_or_none(body), clean)
+
+
+def refusal_of(body: bytes, clean: Clean) -> str | None:
+    """Which parameter of a request an error refuses; see `weightgate.probe.request_form.refused_parameter`."""
     error = _get(_json_or_none(body), "error")
-    message = error if isinstance(error, str) else _get(error, "message")
-    return clean(message)[:_MAX_MESSAGE_CHARACTERS] if isinstance(message, str) else ""
+    return refused_parameter(error if isinstance(error, dict) else None, error_message(body, clean))
+
+
+def wants_money(body: bytes) -> bool:
+    """Whether an error is about an account that is empty; it may come as status 429, which else means to wait."""
+    error = _get(_json_or_none(body), "error")
+    return not _UNPAID.isdisjoint(str(_get(error, key)) for key in ("code", "type"))
 
 
 def is_filtered(body: bytes) -> bool:
     """Whether an error says that a filter kept the prompt from the model; that is an answer too."""
     error = _get(_json_or_none(body), "error")
     return FILTERED in (_get(error, "code"), _get(error, "type"))
+
+
+def _reply_data(body: bytes, headers: Mapping[str, str]) -> Any:
+    try:
+        is_stream = headers.get("content-type", "").partition(";")[0].strip().lower() == MEDIA_TYPE
+        return whole_reply(body) if is_stream else json.loads(body)
+    except CutOff:
+        raise UnreadableReply("the stream ends before the completion does") from None
+    except (ValueError, RecursionError):
+        raise UnreadableReply("the reply is not JSON") from None
+
+
+def _message_of(data: Any, clean: Clean) -> str:
+    """The message of an error: OpenAI's `error`, a bare `message`, or FastAPI's `detail` with the place it is about."""
+    error = _get(data, "error")
+    detail = _get(data, "detail")
+    first = _first(detail)
+    place = [str(step) for step in _get(first, "loc") or ()] if isinstance(_get(first, "loc"), list) else []
+    message = _get(first, "msg")
+    spelt = f"{'.'.join(place)}: {message}" if isinstance(message, str) else None
+    texts = (error, _get(error, "message"), _get(data, "message"), detail, spelt)
+    said = next((text for text in texts if isinstance(text, str)), "")
+    return clean(said)[:_MAX_MESSAGE_CHARACTERS]
 
 
 def _json_or_none(body: bytes) -> Any:
@@ -144,17 +181,26 @@ def _count(value: Any) -> int | None:
 
 
 def _completion(choice: Any) -> str:
-    """Text of a choice; a refusal that stands in a field of its own; the text parts of a list of parts."""
+    """Text of a choice; a refusal that stands in a field of its own; the text parts of a list of parts; calls of tools.
+
+    What a model thinks before it answers is no part of the completion.
+    """
     message = _get(choice, "message")
     content = _get(choice, "text") if message is None else _get(message, "content")
     if content is None:
-        content = _get(message, "refusal") or ""
+        content = _get(message, "refusal") or _tool_calls(_get(message, "tool_calls"))
     if isinstance(content, list):
         parts = (_get(part, "text") for part in content)
         content = "".join(part for part in parts if isinstance(part, str))
     if not isinstance(content, str) or (message is None and "text" not in choice):
         raise UnreadableReply("the reply has a choice without text")
     return content
+
+
+def _tool_calls(calls: Any) -> str:
+    """Calls of tools, which a server may offer on its own, a line each: another call is another behaviour."""
+    functions = [_get(call, "function") for call in calls] if isinstance(calls, list) else []
+    return "\n".join(f"{_get(one, 'name')}({_get(one, 'arguments')})" for one in functions if isinstance(one, dict))
 
 
 def _logprobs(data: Any, clean: Clean) -> tuple[Pairs | None, Pairs | None]:

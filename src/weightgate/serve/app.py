@@ -30,6 +30,10 @@ _log = logging.getLogger(__name__)
 _uvicorn_log = logging.getLogger("uvicorn.error")
 """Where uvicorn says that it has started; in spite of its name, not for errors only."""
 
+_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models")
+_NAMED_MODELS = 8
+_SHOWN_CHARACTERS = 80
+
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -137,8 +141,12 @@ def _host_name(header: str) -> str:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    refusal = RequestError(status, f"{request.method} {request.url.path} is not offered here", code="unknown_url")
-    return refusal.response()
+    below = f"/v1{request.url.path}"
+    offered = f"did you mean {below}?" if below in _ROUTES else f"offered are {', '.join(_ROUTES)}"
+    message = f"{request.method} {request.url.path} is not offered here; {offered}"
+    response = RequestError(status, message, code="unknown_url").response()
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
 
 
 class _Endpoint:
@@ -214,7 +222,7 @@ class _Endpoint:
         served = await self._served(asked.model)
         pairs = [message.pair() for message in asked.messages]
         prompt = await self._batcher.call(served.generator.encode_messages, pairs)
-        settings = asked.settings(_max_tokens(served, prompt, asked.limit()))
+        settings = asked.settings(_max_tokens(served, prompt, asked.limit(), param="messages"))
         reply = replies.ChatReply(**self._named(asked.model, served))
         return await self._reply(reply, served, [prompt], settings, asked)
 
@@ -224,7 +232,7 @@ class _Endpoint:
         served = await self._served(asked.model)
         prompts = [await self._batcher.call(served.generator.encode_text, text) for text in asked.prompts()]
         longest = max(prompts, key=len)
-        settings = asked.settings(_max_tokens(served, longest, asked.limit()))
+        settings = asked.settings(_max_tokens(served, longest, asked.limit(), param="prompt"))
         reply = replies.CompletionReply(**self._named(asked.model, served))
         return await self._reply(reply, served, prompts, settings, asked)
 
@@ -277,7 +285,10 @@ class _Endpoint:
         try:
             return await asyncio.to_thread(self._catalog.get, name)
         except KeyError:
-            raise RequestError(404, f"no model is called {name!r}", param="model", code="model_not_found") from None
+            names = await asyncio.to_thread(self._catalog.names)
+            served = f"served are {', '.join(names[:_NAMED_MODELS])}{', and more' * (len(names) > _NAMED_MODELS)}"
+            message = f"no model is called {name[:_SHOWN_CHARACTERS]!r}; {served}"
+            raise RequestError(404, message, param="model", code="model_not_found") from None
 
     async def _body(self, request: Request) -> bytes:
         """Read a body of JSON. A page in a browser may send other types elsewhere unasked, but not this one."""
@@ -292,17 +303,20 @@ class _Endpoint:
         return bytes(body)
 
 
-def _max_tokens(served: Served, prompt: list[int], limit: int | None) -> int:
-    """Return how many tokens may be generated. Raises `RequestError` when prompt and completion exceed the context."""
+def _max_tokens(served: Served, prompt: list[int], limit: int | None, *, param: str) -> int:
+    """Return how many tokens may be generated.
+
+    Raises `RequestError`, about the parameter that holds the prompt, when prompt and completion exceed the context.
+    """
     context = served.generator.context_tokens
     if not prompt:
-        raise RequestError(400, "the prompt has no tokens", param="prompt", code="empty_prompt")
+        raise RequestError(400, "the prompt has no tokens", param=param, code="empty_prompt")
     if len(prompt) + (limit or 1) > context:
         wanted = f" and {limit:,} of the completion" if limit else ""
         raise RequestError(
             400,
             f"the context holds {context:,} tokens; asked for were {len(prompt):,} of the prompt{wanted}",
-            param="messages",
+            param=param,
             code="context_length_exceeded",
         )
     return limit or context - len(prompt)

@@ -32,7 +32,8 @@ class RequestError(Exception):
 
     def response(self) -> JSONResponse:
         """Return the answer, in the form that clients of the OpenAI interface parse."""
-        return JSONResponse(self.body(), status_code=self.status)
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else None  # RFC 9110, 11.6.1
+        return JSONResponse(self.body(), status_code=self.status, headers=headers)
 
     def body(self) -> dict[str, Any]:
         """Return the JSON of the answer."""

@@ -19,6 +19,9 @@ MEASURED = "measured:"
 WITHOUT_REF = "base"
 """Kind of the checkpoints that are measured but get no ref: base models, which nobody here made."""
 
+FAILED = "failed/"
+"""Beginning of the refs that stand at the newest checkpoint of a stage whose gates did not pass."""
+
 PART_BYTES = 64 * 1024 * 1024
 """A larger tensor is kept in parts of this size, so that reading, hashing and copying can go on in pieces."""
 

@@ -37,7 +37,7 @@ from weightgate.store.journal import Journal, RefMove, history
 from weightgate.store.objects import Clock, Shelf
 from weightgate.store.records import PART_BYTES, Manifest, Result, TensorData, TensorEntry, tensor_bytes
 from weightgate.store.unfinished import UnfinishedRun, clear_run, unfinished_runs
-from weightgate.store.verify import Flaws, Problem, flaws_of, verify
+from weightgate.store.verify import Flaws, Problem, damaged_records, flaws_of, verify
 
 FORMAT = 1
 _FOLDERS = ("objects", "manifests", "results", "journal", "tmp", "trash")
@@ -160,16 +160,16 @@ class Store:
 
     def lineage(self) -> list[Manifest]:
         """Return the manifests of all checkpoints, ancestors first, then by stage name and id."""
-        manifests = {digest: self.manifest(digest) for digest in self.manifests.digests()}
-        ordered: dict[str, Manifest] = {}
-        for digest in sorted(manifests, key=lambda each: (manifests[each].stage, each)):
-            _add_with_ancestors(digest, manifests, ordered)
-        return list(ordered.values())
+        return _ancestors_first({digest: self.manifest(digest) for digest in self.manifests.digests()})
 
-    def readable_manifests(self) -> Iterator[Manifest]:
-        """Yield the manifests of all checkpoints in any order, those that are damaged left out."""
-        found = (self._records.manifest_or_none(digest) for digest in self.manifests.digests())
-        return (manifest for manifest in found if manifest is not None)
+    def readable_lineage(self) -> list[Manifest]:
+        """Return what `lineage` does, manifests that are damaged left out; `damaged_records` names them."""
+        found = {digest: self._records.manifest_or_none(digest) for digest in self.manifests.digests()}
+        return _ancestors_first({digest: manifest for digest, manifest in found.items() if manifest is not None})
+
+    def damaged_records(self) -> list[Problem]:
+        """Return the records that cannot be read: of checkpoints, of results, and of the refs' history."""
+        return damaged_records(self.holdings)
 
     # Refs
 
@@ -219,6 +219,11 @@ class Store:
             journal=self.journal,
             claims=self.claims,
         )
+
+    def is_empty(self) -> bool:
+        """Say whether nothing has been kept here yet: no object, checkpoint, result or move of a ref."""
+        shelves = (self.objects, self.manifests, self.result_records)
+        return not self.journal.moves() and not any(any(shelf.digests()) for shelf in shelves)
 
     def verify(self, *, contents: bool) -> list[Problem]:
         """Return what is wrong with the store; with `contents`, every byte is read and hashed again.
@@ -381,6 +386,13 @@ def _check_unchanged(about: dict[str, Any], path: Path) -> None:
             where=str(path),
             mend="remove it: the next weightgate build writes a new one",
         )
+
+
+def _ancestors_first(manifests: dict[str, Manifest]) -> list[Manifest]:
+    ordered: dict[str, Manifest] = {}
+    for digest in sorted(manifests, key=lambda each: (manifests[each].stage, each)):
+        _add_with_ancestors(digest, manifests, ordered)
+    return list(ordered.values())
 
 
 def _add_with_ancestors(digest: str, manifests: dict[str, Manifest], ordered: dict[str, Manifest]) -> None:

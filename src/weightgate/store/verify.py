@@ -12,7 +12,7 @@ from weightgate.errors import StoreError
 from weightgate.store.digest import ALGORITHM, digest_chunks, file_chunks, is_digest
 from weightgate.store.fs import Fs
 from weightgate.store.holdings import Holdings
-from weightgate.store.journal import Journal
+from weightgate.store.journal import Journal, RefMove
 from weightgate.store.objects import Shelf
 from weightgate.store.records import WITHOUT_REF, Manifest, Result, measured_key
 from weightgate.store.resume import checked_points
@@ -92,6 +92,12 @@ def verify(held: Holdings, *, contents: bool) -> list[Problem]:
     return problems
 
 
+def damaged_records(held: Holdings) -> list[Problem]:
+    """Return the records that cannot be read: of checkpoints, of results, and of the refs' history."""
+    _, problems = _read_manifests(held.manifests)
+    return [*problems, *_read_results(held.results)[1], *_read_refs(held.journal)[1]]
+
+
 def _read_manifests(shelf: Shelf) -> tuple[dict[str, Manifest], list[Problem]]:
     readable: dict[str, Manifest] = {}
     problems = []
@@ -139,13 +145,20 @@ def _check_results(results: dict[str, Result], readable: dict[str, Manifest]) ->
             yield Problem(digest=result.checkpoint, what=what, mend=_BUILD_AGAIN)
 
 
-def _check_refs(journal: Journal, readable: dict[str, Manifest], results: dict[str, Result]) -> Iterator[Problem]:
+def _read_refs(journal: Journal) -> tuple[list[RefMove], list[Problem]]:
     try:
-        refs, moves = journal.refs(), journal.moves()
+        return journal.moves(), []
     except StoreError as error:
-        yield Problem(digest="journal", what=str(error), mend=error.mend or "copy the journal from a backup")
+        mend = error.mend or "copy the journal from a backup"
+        return [], [Problem(digest="journal", what=str(error), mend=mend)]
+
+
+def _check_refs(journal: Journal, readable: dict[str, Manifest], results: dict[str, Result]) -> Iterator[Problem]:
+    moves, problems = _read_refs(journal)
+    if problems:
+        yield from problems
         return
-    for name, target in refs.items():
+    for name, target in journal.refs().items():
         if target not in readable:
             yield Problem(digest=target, what=f"missing, though ref {name} points to it", mend=_BUILD_AGAIN)
     # The chain shows a changed entry or a gap, but not that its newest entries are gone.

@@ -187,6 +187,27 @@ class WatchConfig(StrictPart):
             raise ValueError("budget.money_per_day needs target.price")
         return self
 
+    @model_validator(mode="after")
+    def _files_differ(self) -> WatchConfig:
+        written = {"alarm.report": self.alarm.report, "report": self.report}
+        names = [name for name in (*self.kept_names.values(), *written.values()) if name is not None]
+        twice = next((name for at, name in enumerate(names) if os.path.normpath(name) in _normal(names[:at])), None)
+        if twice is not None:
+            raise ValueError(f"two keys name the file {twice!r}: one would be written over the other")
+        return self
+
+    @property
+    def kept_names(self) -> dict[str, str]:
+        """Key -> file that is read or kept, as the configuration names it."""
+        is_file = self.history.url is not None and "://" not in self.history.url
+        named = {
+            "ask.suite": None if self.ask.suite == CORE else self.ask.suite,
+            "ask.prompts": self.ask.prompts,
+            "history.url": self.history.url if is_file else None,
+            "alarm.file": self.alarm.file,
+        }
+        return {key: name for key, name in named.items() if name is not None}
+
     @property
     def interval_seconds(self) -> float:
         """Seconds from the start of one look to the start of the next."""
@@ -199,6 +220,10 @@ def load_config(path: Path) -> WatchConfig:
     """Read a configuration. Raises `WatchError` with file, line and, for an unknown key, the nearest known one."""
     mend = f"weightgate watch {path} --init"
     return load_strict(path, WatchConfig, noun="configuration of the watch", error=WatchError, mend_missing=mend)
+
+
+def _normal(names: list[str]) -> set[str]:
+    return {os.path.normpath(name) for name in names}
 
 
 def _from_environment(name: str, where: str) -> str:

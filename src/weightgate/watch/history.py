@@ -67,6 +67,7 @@ _TABLES = (
         attempts BIGINT NOT NULL, next_at DOUBLE PRECISION NOT NULL, delivered_at TEXT, last_error TEXT,
         PRIMARY KEY (watch, alarm, channel))""",
 )
+_RENEWED = "the baseline was renewed"
 _AXIS_COLUMNS = tuple(field.name for field in fields(AxisLook))
 _LOOK_COLUMNS = (
     "look, baseline, kind, state, started_at, ended_at, answered, failed, calls, tokens, money, note, served"
@@ -174,17 +175,34 @@ class History:
         with self.database.transaction():
             self.database.run("INSERT INTO watch_suites VALUES (?, ?) ON CONFLICT DO NOTHING", digest, probes)
             self.database.run(
-                "UPDATE watch_looks SET state = 'abandoned', ended_at = ?, note = 'the baseline was renewed'"
-                " WHERE watch = ? AND state = 'open'",
-                now,
-                self.watch,
+                "UPDATE watch_looks SET state = 'abandoned', ended_at = ?, note = ? WHERE watch = ? AND state = 'open'",
+                *(now, _RENEWED, self.watch),
             )
-            self._end_alarms(now, "the baseline was renewed")
+            self._end_alarms(now, _RENEWED)
             self.database.run(
                 "INSERT INTO watch_baselines VALUES (?, ?, ?, NULL, ?, ?, ?, ?, ?)",
                 *(self.watch, number, now, reason, suite_name, digest, asked, secrets.token_hex(16)),
             )
         return next(row for row in self.baselines(limit=1))
+
+    def withdraw_baseline(self, baseline: BaselineRow, before: BaselineRow) -> None:
+        """Take back a baseline of which nothing came, and open again the alarms that it ended.
+
+        The looks that it was tried with, and what they cost, count to the one before.
+        """
+        with self.database.transaction():
+            self.database.run(
+                "UPDATE watch_looks SET baseline = ? WHERE watch = ? AND baseline = ?",
+                *(before.number, self.watch, baseline.number),
+            )
+            self.database.run(
+                "DELETE FROM watch_baselines WHERE watch = ? AND baseline = ?", self.watch, baseline.number
+            )
+            self.database.run(
+                "UPDATE watch_alarms SET ended_at = NULL, ended_why = NULL"
+                " WHERE watch = ? AND ended_at = ? AND ended_why = ?",
+                *(self.watch, baseline.started_at, _RENEWED),
+            )
 
     def _next_baseline(self) -> int:
         """A number that no look belongs to, not even to a baseline that somebody has deleted."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from weightgate.errors import EndpointError
 from weightgate.probe.endpoint import Question
 from weightgate.probe.endpoint_config import BudgetReached, Spending
 from weightgate.probe.probes import Probe
-from weightgate.probe.recording import Decoding, Reply
+from weightgate.probe.recording import Answered, Decoding, Reply
 from weightgate.probe.snapshot import Asker
 from weightgate.report.text import one_line
 from weightgate.stats.exchangeable import Counts
@@ -62,22 +62,29 @@ def take_look(
     answers = history.answers(look.look)
     failed = len(every) - len(answers)
     if state == "done" and len(answers) < LEAST_ANSWERED * len(every):
-        state, note = "outage", f"{failed} of {len(every)} questions failed"
+        state, note = "outage", f"{failed} of {len(every)} questions failed" + (f": {note}" if note else "")
     return Taken(answers=answers, state=state, failed=failed, note=one_line(note)[:_NOTE_CHARACTERS])
 
 
 def _ask(
     history: History, look: int, questions: list[Question], decoding: Decoding, asker: Asker
 ) -> tuple[LookState, str]:
+    """Ask, and say what the look came to and, where something failed, why."""
+    errors: list[str] = []
+
+    def keep(answers: Sequence[Answered]) -> None:
+        history.add_answers(look, answers)
+        errors.extend(one.reply.error for one in answers if one.reply.error is not None)
+
     if not questions:
         return "done", ""
     try:
-        asker.answer(questions, decoding, lambda answers: history.add_answers(look, answers))
+        asker.answer(questions, decoding, keep)
     except BudgetReached as error:
         return "budget", f"{error.what}: {error.where}"
     except EndpointError as error:
-        return "outage", f"{error.what}" + (f": {error.found}" if error.found else "")
-    return "done", ""
+        return "outage", "; ".join(filter(None, (error.what, error.found, error.mend)))
+    return "done", errors[0] if errors else ""
 
 
 def look_levels(probes: tuple[Probe, ...], answers: Answers, reference: Answers) -> dict[str, Counts]:

@@ -31,7 +31,7 @@ from weightgate.report.page import (
     Table,
 )
 from weightgate.watch.alarm import write_whole
-from weightgate.watch.axes import spell_value
+from weightgate.watch.axes import LEAST_PROMPTS, spell_value
 from weightgate.watch.config import WatchConfig
 from weightgate.watch.evidence import AxisLook, AxisState, WatchState, odds, threshold
 from weightgate.watch.history import AlarmRow, BaselineRow, History, LookRow
@@ -144,6 +144,8 @@ def _alarm_words(alarm: AlarmRow) -> tuple[str, str]:
 
 def _would_have_seen(state: WatchState) -> str:
     """The smallest shift that a day of looks would show: evidence grows by about z^2 / 2 nats a look."""
+    if not state.tested:
+        return f"No axis has the {LEAST_PROMPTS} prompts that it needs to be followed, so no change can show."
     needed = math.log(threshold(len(state.tested), 0.05)) + math.log(max(state.looks, 2) * 10)
     name, axis = min(state.tested.items(), key=lambda item: item[1].spread or math.inf)
     least = axis.spread * math.sqrt(2 * needed / _DETECTION_LOOKS)

@@ -16,12 +16,16 @@ from weightgate.probe.endpoint_config import CostEstimate, estimate_cost
 from weightgate.probe.suites import Suite, suite_digest
 from weightgate.report.page import Column, Page, Table
 from weightgate.watch.alarm import alarm_body, comparison_of, write_alarm_file, write_alarm_report
+from weightgate.watch.axes import LEAST_PROMPTS
 from weightgate.watch.config import WatchConfig, load_config
 from weightgate.watch.evidence import AxisLook, Rules, WatchState, odds
 from weightgate.watch.history import AlarmRow, BaselineRow, History, LookKind, LookRow, NewAlarm
 from weightgate.watch.look import Taken, look_levels, replay, take_look
 from weightgate.watch.outbox import deliver
 from weightgate.watch.page import write_status
+
+_GOOD_PROMPTS = 40
+"""So many show a shift of 0.16 of an axis within a few looks; see the table in docs/watch.md, for 60."""
 
 OutcomeState = Literal["baseline", "quiet", "alarm", "outage", "budget", "acknowledged", "reported", "configured"]
 
@@ -68,8 +72,21 @@ class Watch:
 
     @classmethod
     def of(cls, config: WatchConfig, folder: Path) -> Watch:
-        """Read the questions. Raises `DataError` for a suite or a file of prompts that is none."""
-        return cls(config=config, suite=config.ask.load(folder), folder=folder)
+        """Read the questions.
+
+        Raises `DataError` for a suite or a file of prompts that is none, and `WatchError` for so few that nothing could
+        ever be seen in their answers.
+        """
+        suite = config.ask.load(folder)
+        if len(suite) < LEAST_PROMPTS:
+            raise WatchError(
+                "so few prompts can show no change",
+                where=str(folder / config.ask.name),
+                expected=f"at least {LEAST_PROMPTS} prompts, better {_GOOD_PROMPTS} or more",
+                found=str(len(suite)),
+                mend="add prompts, or ask the suite that ships: `suite: core`",
+            )
+        return cls(config=config, suite=suite, folder=folder)
 
     @classmethod
     def read(cls, path: Path) -> Watch:
@@ -81,6 +98,11 @@ class Watch:
         """When evidence is an alarm."""
         alarm = self.config.alarm
         return Rules(alpha=alarm.alpha, persistence=alarm.persistence, floor=alarm.floor, tolerance=alarm.tolerance)
+
+    @property
+    def kept_files(self) -> tuple[Path, ...]:
+        """Files that the watch reads or keeps, which nothing may be written over."""
+        return tuple(self.folder / name for name in self.config.kept_names.values())
 
     @property
     def asked(self) -> str:
@@ -103,9 +125,9 @@ def do(watch: Watch, action: str | None, *, reason: str, report_path: Path | Non
         if action == "acknowledge":
             outcome = acknowledge(watch, history, reason or "acknowledged")
         else:
-            if action == "baseline":
-                renew_baseline(watch, history, reason=reason or "asked for")
-            outcome = look_once(watch, history)
+            outcome = (
+                _rebase(watch, history, reason or "asked for") if action == "baseline" else look_once(watch, history)
+            )
         return outcome if report_path is None else _written(outcome, [_status_page(watch, history, report_path)])
 
 
@@ -157,7 +179,7 @@ def look_once(watch: Watch, history: History) -> Outcome:
     if baseline is None:
         baseline = renew_baseline(watch, history, reason="first run")
     require_same_questions(watch, baseline)
-    watch.config.target.key()  # a key that is not set is a mistake, not an outage
+    watch.config.target.headers()  # a key that is not set is a mistake, not an outage
     if baseline.ready_at is None:
         outcome = _complete_baseline(watch, history, baseline)
     else:
@@ -168,6 +190,22 @@ def look_once(watch: Watch, history: History) -> Outcome:
 def renew_baseline(watch: Watch, history: History, *, reason: str) -> BaselineRow:
     """Begin a new baseline; it ends open alarms. The old one and its looks stay in the history."""
     return history.begin_baseline(watch.suite, suite_name=watch.config.ask.name, asked=watch.asked, reason=reason)
+
+
+def _rebase(watch: Watch, history: History, reason: str) -> Outcome:
+    """Take a new baseline. Where not one question of it is answered, the one before it stays, with its alarm."""
+    before = history.baseline()
+    fresh = renew_baseline(watch, history, reason=reason)
+    outcome = look_once(watch, history)
+    if before is None or outcome.look is None or outcome.state == "baseline" or _is_begun(history, fresh):
+        return outcome
+    history.withdraw_baseline(fresh, before)
+    message = f"{outcome.message}; baseline {before.number} stays"
+    return publish(watch, history, replace(outcome, message=message, alarm=_open_alarm(history)))
+
+
+def _is_begun(history: History, baseline: BaselineRow) -> bool:
+    return any(look.answered for look in history.looks(baseline=baseline.number))
 
 
 def acknowledge(watch: Watch, history: History, why: str) -> Outcome:

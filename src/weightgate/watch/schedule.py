@@ -78,7 +78,7 @@ class InForce:
         self.wrong = wrong
 
     def _require_usable(self, fresh: Watch, history: History | None) -> None:
-        fresh.config.target.key()
+        fresh.config.target.headers()
         old, new = self.watch.config, fresh.config
         if history is not None and (old.name, old.history) == (new.name, new.history):
             _require_same_baseline(fresh, history)

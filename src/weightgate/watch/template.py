@@ -56,6 +56,6 @@ def write_template(path: Path) -> None:
     try:
         path.write_text(TEMPLATE, encoding="utf-8")
     except OSError as error:
-        raise WatchError(
-            "the configuration cannot be written", where=str(path), found=error.strerror or str(error)
-        ) from None
+        mend = None if path.parent.is_dir() else f"mkdir -p {path.parent}"
+        found = error.strerror or str(error)
+        raise WatchError("the configuration cannot be written", where=str(path), found=found, mend=mend) from None
