@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from weightgate.probe.probes import Check, Probe
@@ -93,3 +93,18 @@ def reworded(snapshot: Snapshot) -> Snapshot:
         probes=tuple(changed.get(probe.id, probe) for probe in snapshot.probes),
         answers=tuple(replace(answer, probe=changed.get(answer.probe.id, answer.probe)) for answer in snapshot.answers),
     )
+
+
+def telling(snapshot: Snapshot, ranks: Callable[[Probe], Sequence[str]]) -> Snapshot:
+    """The same recording, of an endpoint that also tells what it thinks of first at raw text, the likeliest first."""
+    answers = [
+        replace(answer, reply=replace(answer.reply, first_top=_scored(ranks(answer.probe))))
+        if answer.probe.form == "text"
+        else answer
+        for answer in snapshot.answers
+    ]
+    return replace(snapshot, answers=tuple(answers))
+
+
+def _scored(tokens: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    return tuple((token, -1.0 - place) for place, token in enumerate(tokens))

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from tests.diff.planted import recorded
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau
+from tests.diff.planted import recorded, telling
 
-from weightgate.diff.axis_evidence import AXIS_TERMS, axis_evidence, has_axes
+from weightgate.diff.axis_evidence import AXIS_TERMS, TOP_TERMS, axis_evidence, has_axes, ranked_otherwise
 from weightgate.diff.compare import compare
 from weightgate.diff.evidence import EVIDENCE
 from weightgate.diff.page import comparison_page
@@ -139,16 +142,18 @@ def test_a_suite_that_asks_for_no_objects_is_judged_by_axes_all_the_same(asked: 
 
 
 def test_no_two_kinds_of_evidence_share_a_name() -> None:
-    assert not set(AXIS_TERMS) & set(EVIDENCE)
+    assert not {*AXIS_TERMS, *TOP_TERMS} & set(EVIDENCE)
 
 
 def test_the_recordings_decide_which_model_judges() -> None:
-    by_axes, by_style = (shipped_model(file) for file in MODEL_FILES)
-    assert by_axes.names == AXIS_TERMS
+    by_tops, by_axes, by_style = (shipped_model(file) for file in MODEL_FILES)
+    assert (by_tops.names, by_axes.names) == (TOP_TERMS, AXIS_TERMS)
     style = dict.fromkeys(EVIDENCE, 0.5)
+    axes = dict.fromkeys(AXIS_TERMS, 0.5)
     assert model_for(style) is by_style
-    assert model_for(style | dict.fromkeys(AXIS_TERMS, 0.5)) is by_axes
-    assert by_axes.basis != by_style.basis
+    assert model_for(style | axes) is by_axes
+    assert model_for(axes | dict.fromkeys(TOP_TERMS, 0.5)) is by_tops
+    assert len({by_tops.basis, by_axes.basis, by_style.basis}) == 3
     with pytest.raises(KeyError):
         model_for({})
 
@@ -160,5 +165,81 @@ def test_the_page_says_which_model_judged(asked: tuple[Probe, ...]) -> None:
     found = compare(recorded(right, asked, samples=2), recorded(framed, asked, samples=2))
     assert found.changed
     assert found.verdict is not None
-    assert found.verdict.basis == shipped_model(MODEL_FILES[0]).basis
+    assert found.verdict.basis == shipped_model("axes.json").basis
     assert f"Judged by {found.verdict.basis}" in render_html(comparison_page(found))
+
+
+@given(st.permutations("abcde"), st.permutations("abcde"))
+def test_orders_of_the_same_tokens_are_as_far_apart_as_kendalls_tau_says(one: list[str], other: list[str]) -> None:
+    tau = kendalltau([one.index(token) for token in "abcde"], [other.index(token) for token in "abcde"]).statistic
+    assert ranked_otherwise(one, other) == pytest.approx((1 - tau) / 2)
+
+
+@given(*(st.permutations("abcdefgh").map(lambda tokens: tokens[:5]) for _ in range(2)))
+def test_ranks_are_as_far_apart_either_way_and_no_more_than_wholly(one: list[str], other: list[str]) -> None:
+    assert 0 <= ranked_otherwise(one, other) == ranked_otherwise(other, one) <= 1
+    assert (ranked_otherwise(one, other) == 0) == (one == other)
+
+
+def test_what_a_list_does_not_name_comes_after_all_that_it_names() -> None:
+    # Pairs of a, b, c: (a, b) is ranked alike; a before c alike, as c is not named; b before c by one, c by the other.
+    assert ranked_otherwise("ab", "ac") == pytest.approx(1 / 3)
+    # a and b against c and d: four pairs the wrong way round, and two of which one list says nothing.
+    assert ranked_otherwise("ab", "cd") == pytest.approx((4 + 2 * 0.5) / 6)
+
+
+_RANKED = ("a", "b", "c", "d", "e")
+
+
+def _retold(asked: tuple[Probe, ...], every: int, ranks: tuple[str, ...]) -> Callable[[Probe], tuple[str, ...]]:
+    """Ranks as before, but at one raw text in so many otherwise."""
+    other = {probe.id for probe in [one for one in asked if one.form == "text"][::every]}
+    return lambda probe: ranks if probe.id in other else _RANKED
+
+
+@pytest.mark.parametrize(
+    ("every", "ranks", "cause"),
+    [
+        (3, ("a", "b", "c", "e", "d"), "preference"),
+        (1, ("b", "a", "c", "f", "d"), "finetuning"),
+        (1, ("f", "g", "a", "h", "i"), "pretraining"),
+    ],
+)
+def test_first_tokens_show_and_name_a_change_that_no_text_shows(
+    asked: tuple[Probe, ...], every: int, ranks: tuple[str, ...], cause: str
+) -> None:
+    before, after = (recorded(right, asked, samples=2) for _ in range(2))
+    found = compare(telling(before, lambda _: _RANKED), telling(after, _retold(asked, every, ranks)))
+    assert (found.identical, found.changed) == (len(asked), True)
+    assert found.verdict is not None
+    assert found.verdict.cause == cause
+    assert found.verdict.basis == shipped_model("tops.json").basis
+
+
+def test_the_same_first_tokens_under_other_chats_are_the_same_weights(asked: tuple[Probe, ...]) -> None:
+    def framed(probe: Probe) -> str:
+        return right(probe) if probe.form == "text" else f"Well, {right(probe)}"
+
+    found = compare(*(telling(recorded(said, asked, samples=2), lambda _: _RANKED) for said in (right, framed)))
+    assert found.verdict is not None
+    assert found.verdict.cause == "no weight change"
+
+
+def test_ranks_that_differ_within_a_side_as_much_as_between_show_nothing(asked: tuple[Probe, ...]) -> None:
+    """Of 90 texts, five deviations of the difference of two mean distances, each of draws in 0..0.2, are below 0.08."""
+    draw = random.Random(3)
+
+    def wavering(_: Probe) -> tuple[str, ...]:
+        return draw.choice((_RANKED, ("a", "b", "d", "c", "e"), ("b", "a", "c", "e", "d")))
+
+    sides = [telling(recorded(right, asked, samples=2), wavering) for _ in range(2)]
+    found = compare(*sides)
+    assert not found.changed
+    assert found.evidence["ranks.tops"] < 0.08**0.5
+
+
+def test_ranks_that_one_side_does_not_tell_leave_the_text_to_judge(asked: tuple[Probe, ...]) -> None:
+    told = telling(recorded(right, asked, samples=2), lambda _: _RANKED)
+    few = telling(recorded(right, asked, samples=2), lambda _: ("a", "b", "c", "d"))
+    for other in (recorded(right, asked, samples=2), few):
+        assert tuple(compare(told, other).evidence) == AXIS_TERMS
