@@ -64,6 +64,23 @@ def test_a_missing_recipe_is_told_without_a_traceback(verb: str, tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["log", "verify", "gc"])
+def test_what_is_no_store_is_told_without_a_traceback(verb: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "weightgate.yaml"
+    recipe.write_text(template(name="model", base=None) + "\nstore: taken\n")
+    (tmp_path / "taken").write_text("")
+    done = CliRunner().invoke(main, [verb, "--recipe", str(recipe)])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: this is no store")
+    assert "mend: name the folder that weightgate build made" in done.stderr
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["log", "--recipe", str(tmp_path)])
+    assert done.exit_code == 2
+    assert f"mend: name {tmp_path / 'weightgate.yaml'}" in done.stderr
+
+
 def test_errors_for_machines_are_json_on_standard_output(tmp_path: Path) -> None:
     done = run("log", "--json", "--recipe", str(tmp_path / "weightgate.yaml"))
     assert done.returncode == 2

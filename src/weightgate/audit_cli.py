@@ -54,7 +54,7 @@ def audit_prefs(
 ) -> None:
     """Audit one set of votes; exit code 1 when something must be looked at."""
     from weightgate.preferences.audit import audit as audit_votes
-    from weightgate.preferences.cleaning import write_cleaned
+    from weightgate.preferences.cleaning import require_new, write_cleaned
     from weightgate.preferences.model_view import reward_address
     from weightgate.preferences.page import audit_page, cleaned_text
     from weightgate.preferences.prompts import prompts_elsewhere
@@ -63,6 +63,8 @@ def audit_prefs(
 
     if fix_noise and target is None:
         raise UserError("--fix-noise says what --fix leaves out, and there is no --fix", mend="--fix OUT --fix-noise")
+    if target is not None:
+        require_new(Path(preferences), target)  # before minutes are spent
     address = reward_address(reward_model, recipe_path) if reward_model is not None else None
     found = audit_votes(read_preferences(preferences, split=split), others=prompts_elsewhere(tests, suites))
     view = _view_of_model(found, str(reward_model), address) if address is not None else None

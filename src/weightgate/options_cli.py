@@ -41,7 +41,12 @@ def write_html(page: Any, path: Path | None) -> None:
     try:
         path.write_text(render_html(page), encoding="utf-8")
     except OSError as problem:
-        raise UserError("the page cannot be written", where=str(path), found=str(problem.strerror)) from None
+        raise UserError(
+            "the page cannot be written",
+            where=str(path),
+            found=str(problem.strerror),
+            mend="name a file in a folder that is there and can be written to",
+        ) from None
 
 
 def show_page(page: Any, as_json: bool) -> None:

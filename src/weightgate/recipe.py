@@ -6,6 +6,7 @@ error that names the nearest known one, because a key that is read by nothing tr
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -309,8 +310,10 @@ class Recipe(StrictPart):
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        known = ", ".join(stage.name for stage in self.stages)
-        raise RecipeError(f"no stage is called {name!r}", expected=f"one of {known}", found=name)
+        known = [stage.name for stage in self.stages]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        mend = f"did you mean {near[0]!r}?" if near else "give one of these, or add such a stage to the recipe"
+        raise RecipeError(f"no stage is called {name!r}", expected=f"one of {', '.join(known)}", found=name, mend=mend)
 
     def parent_name(self, name: str) -> str | None:
         """Name of the stage that `name` starts from; None: the base model or a fresh network.
@@ -339,6 +342,8 @@ def load(path: Path) -> Recipe:
 
     Raises `RecipeError` with file, line, dotted path and, for an unknown key, the nearest known one.
     """
+    if path.is_dir():
+        raise RecipeError("a recipe is a file, and this is a folder", where=str(path), mend=f"name {path / FILE_NAME}")
     return load_strict(path, Recipe, noun="recipe", error=RecipeError, mend_missing="weightgate init")
 
 

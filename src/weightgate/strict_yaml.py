@@ -109,7 +109,8 @@ def _explain(
     perhaps_secret = any(step.endswith(_PERHAPS_SECRET) for step in path.split("."))
     is_hidden = isinstance(found, dict | list) or first["type"] == "missing" or perhaps_secret
     shown = None if is_hidden else repr(found)[:200]
-    return error(first["msg"].removeprefix("Value error, ") + more, where=where, found=shown)
+    mend = f"add the key {str(first['loc'][-1])!r}" if first["type"] == "missing" else None
+    return error(first["msg"].removeprefix("Value error, ") + more, where=where, found=shown, mend=mend)
 
 
 def _locate(root: yaml.Node, loc: Sequence[int | str]) -> tuple[int, str]:

@@ -135,7 +135,14 @@ def test_a_damaged_base_model_is_stored_again(world: Path, weightgate: Command, 
     assert weightgate("build", "--until", "finetune").exit_code == 0
     store = Store.open(world / ".weightgate")
     [base] = [each for each in store.lineage() if each.stage == "base"]
+    assert "damaged" not in weightgate("plan", "--no-probe").output
     flip(store.objects.path(base.tensors["model.norm.weight"].parts[0]), 3)
     assert weightgate("verify").exit_code == 1
+    page = " ".join(weightgate("plan", "--no-probe").output.split())
+    assert "The checkpoint of base is damaged or not all there, and `weightgate build` would stop" in page
+    stopped = weightgate("build", "--until", "finetune")
+    assert stopped.exit_code == 2
+    assert "the checkpoint of the base model is damaged" in stopped.stderr
+    assert "weightgate build --restart" in stopped.stderr
     assert weightgate("build", "--until", "finetune", "--restart").exit_code == 0
     assert weightgate("verify").exit_code == 0

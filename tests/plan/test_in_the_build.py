@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,22 @@ def test_a_build_remembers_what_its_plan_forecast(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Forecast and outcome" in page
     assert "inside the interval" in page
+
+
+def test_a_plan_prices_what_would_be_built_and_nothing_else(tmp_path: Path) -> None:
+    recipe = pretraining(tmp_path)
+
+    def figures() -> dict[str, str]:
+        result = invoke("plan", recipe, "--dollars-per-hour", "3600", "--json")
+        headline = json.loads(result.stdout)["blocks"][0]
+        return {each["label"]: each["value"] for each in headline["figures"]}
+
+    before = figures()
+    assert list(before) == ["time", "price", "compute", "peak memory", "disk"]
+    assert re.fullmatch(r"\$\d+\.\d\d \[\$\d+\.\d\d, \$\d+\.\d\d\]", before["price"])
+    for verb in ("lock", "build"):
+        assert invoke(verb, recipe).exit_code == 0
+    assert figures() == {}, "no minutes, dollars or bytes of nothing"
 
 
 def test_a_forecast_of_another_plan_is_not_taken(tmp_path: Path) -> None:

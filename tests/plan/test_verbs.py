@@ -184,6 +184,7 @@ def test_a_saved_fit_is_a_law_like_any_other(tmp_path: Path) -> None:
         (("optimal", "--hours", "5", "--gpu", "h100", "--utilisation", "1.5"), "between 0 and 1"),
         (("optimal", "--compute", "1e21", "--params", "1B"), "both its parameters and its tokens"),
         (("optimal", "--compute", "1e21", "--law", "newton"), "no law is called"),
+        (("optimal", "--compute", "1e21", "--law", "chinchila"), "mend: --law chinchilla-refit"),
         (("optimal", "--compute", "1e21", "--gpu", "h100", "--hardware", "nowhere.yaml"), "nowhere.yaml"),
         (("inference", "--demand", "1e12"), "say the quality in one way"),
         (("inference", "--quality", "1.0", "--demand", "1e12"), "no model reaches"),
@@ -192,14 +193,23 @@ def test_a_saved_fit_is_a_law_like_any_other(tmp_path: Path) -> None:
         (("next", "--params", "1B"), "both its parameters and its tokens"),
         (("next", "--recipe", "nowhere.yaml"), "nowhere.yaml"),
         (("optimal", "--compute", "1e21", "--html", "nowhere/page.html"), "the page cannot be written"),
-        (("fit", "nowhere.csv"), "no runs here"),
+        (("fit", "nowhere.csv"), "no such table of runs"),
         (("fit", "nowhere.csv", "--column", "loss"), "no pair"),
         (("fit", "nowhere.csv", "--column", "perplexity=x"), "no column is read as"),
         (("fit", "one.csv", "two.csv"), "one table of runs"),
     ],
 )
 def test_mistakes_are_named(arguments: tuple[str, ...], says: str) -> None:
-    assert says in refused(*arguments)
+    told = refused(*arguments)
+    assert says in told
+    assert "  expected: " in told or "  mend: " in told, "what would be right is said as well"
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "weightgate.yaml").write_text("version: 1\n")
+    stated = ("--reward-model-parameters", "1M", "--comparisons", "1000")
+    assert f"mend: name {tmp_path / 'weightgate.yaml'}" in refused("next", "--recipe", tmp_path)
+    assert "mend: write the table as CSV" in refused("align", *stated, "--runs", tmp_path)
 
 
 @pytest.mark.parametrize(

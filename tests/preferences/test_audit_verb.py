@@ -15,7 +15,9 @@ from public_data import public_data
 from weightgate.preferences.audit import audit
 from weightgate.preferences.model_view import Preferred, model_view
 from weightgate.preferences.reading import read_preferences
+from weightgate.recipe_template import template
 from weightgate.stats import Estimate
+from weightgate.store import Manifest, Store
 
 HH, LLMBAR = "preferences/hh_harmless_base_test.jsonl.gz", "preferences/llmbar.jsonl"
 
@@ -128,6 +130,7 @@ def test_fix_writes_a_new_file_and_says_why_each_row_went(tmp_path: Path) -> Non
     again = run("audit", path, "--fix", target)
     assert again.exit_code == 2
     assert "nothing is changed in place" in again.output
+    assert "mend: give --fix the name of a file that is not there yet" in again.output
     assert audited(target)["unusable"] == 0
 
 
@@ -196,3 +199,49 @@ def test_a_reward_model_departs_where_it_prefers_the_opposite(tmp_path: Path) ->
 def test_leaving_noise_out_needs_a_file_to_write(tmp_path: Path) -> None:
     done = run("audit", write(tmp_path / "votes.jsonl", [pair("a?", "b", "c")]), "--fix-noise")
     assert (done.exit_code, "mend: --fix OUT --fix-noise" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nosuch.jsonl",), "a data set of the hub is named owner/name"),
+        (("folder",), "mend: name the file in it"),
+        (("weightgate.yaml",), "a file of this name holds no judgements"),
+        (("notes.txt",), "a file of this name holds no judgements"),
+        (("votes.jsonl", "--test", "folder"), "mend: name the file in it"),
+        (("votes.jsonl", "--html", "folder"), "mend: name a file in a folder that is there"),
+        (("votes.jsonl", "--fix", "nosuch/clean.jsonl"), "mend: name a file in a folder that is there"),
+        (("votes.jsonl", "--fix", "clean.csv"), "mend: --fix clean.jsonl"),
+        (("votes.jsonl", "--reward-model", "folder"), "mend: name the ref that `weightgate log` shows"),
+    ],
+)
+def test_mistakes_say_what_mends_them(
+    arguments: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("votes.jsonl"), [pair("a?", "b", "c")])
+    Path("folder").mkdir()
+    for name in ("weightgate.yaml", "notes.txt"):
+        Path(name).write_text("hello\n")
+    done = run("audit", *arguments)
+    assert (done.exit_code, says in done.stderr) == (2, True), done.output
+    assert {path.name for path in tmp_path.iterdir()} == {"votes.jsonl", "folder", "weightgate.yaml", "notes.txt"}
+
+
+def test_a_checkpoint_that_is_no_reward_model_names_one_that_is(tmp_path: Path) -> None:
+    recipe = tmp_path / "weightgate.yaml"
+    recipe.write_text(template(name="model", base=None))
+    store = Store.create(tmp_path / ".weightgate")
+    votes = write(tmp_path / "votes.jsonl", [pair("a?", "b", "c")])
+
+    def refused() -> str:
+        done = run("audit", votes, "--reward-model", "finetune", "--recipe", recipe)
+        assert done.exit_code == 2
+        return done.stderr
+
+    for kind, mend in (("finetune", "add a stage of kind reward"), ("reward", "mend: --reward-model judge")):
+        manifest = Manifest(stage=kind, stage_kind=kind, parent=None, tensors={}, files={}, inputs={})
+        store.set_ref({"reward": "judge"}.get(kind, kind), store.publish(manifest), old=None, why="test")
+        told = refused()
+        assert "of stage 'finetune', which is of kind finetune" in told
+        assert mend in told

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+from weightgate.build.earlier import earlier_runs, reusable
 from weightgate.build.facts import Facts
 from weightgate.build.workspace import CODE, Workspace
 from weightgate.errors import RecipeError
-from weightgate.store import Result, Store, digest_json
+from weightgate.store import Flaws, Result, digest_json
 from weightgate.store.records import WITHOUT_REF, recording_time
 from weightgate.train.checkpoints import MODEL_CONFIG, publish
 from weightgate.train.models import load_base, saved_tensors
@@ -17,28 +19,22 @@ STAGE = WITHOUT_REF
 """Name and kind of the checkpoint; no stage of a recipe that starts from a base model may bear it."""
 
 
-def base_checkpoint(workspace: Workspace, facts: Facts, *, restart: bool) -> str | None:
+def base_checkpoint(workspace: Workspace, facts: Facts, *, restart: bool, note: Callable[[str], None]) -> str | None:
     """Return the id of the base model's checkpoint, stored on the first call; None when the recipe starts fresh.
 
-    The tensors are kept in the dtypes they came in. With `restart` a damaged one is stored again. Raises `ModelError`
-    when the base cannot be loaded.
+    The tensors are kept in the dtypes they came in. With `restart` a damaged one is stored again, which `note` is told.
+    Raises `ModelError` when the base cannot be loaded, `CorruptError` when what was stored is damaged.
     """
     base = workspace.recipe.base
     if base is None:
         return None
     if any(stage.name == STAGE for stage in workspace.recipe.stages):
         raise RecipeError(f"no stage may be called {STAGE!r}: that is the model the recipe starts from", where="stages")
-    inputs: dict[str, Any] = {
-        "stage_kind": STAGE,
-        "base": str(facts.base_digest),
-        "tokenizer": facts.tokenizer.digest,
-        "template": facts.tokenizer.template_digest,
-        "code": CODE,
-    }
+    inputs = _inputs(facts)
     key = digest_json(inputs)
-    known = earlier_runs(workspace.store, key)
-    if known and not (restart and workspace.store.flaws(known[-1].checkpoint, contents=True).digests):
-        return known[-1].checkpoint
+    stored = reusable(workspace.store, key, "the base model", restart=restart, note=note)
+    if stored is not None:
+        return stored
     model = load_base(base, workspace.folder, device=workspace.device, precision=None)
     config = json.dumps(facts.config, sort_keys=True, indent=2).encode()
     checkpoint = publish(
@@ -52,14 +48,22 @@ def base_checkpoint(workspace: Workspace, facts: Facts, *, restart: bool) -> str
         reward=None,
     )
     if workspace.accelerator.is_main_process:
-        result = Result(key=key, checkpoint=checkpoint, recorded_at=recording_time(known))
+        result = Result(key=key, checkpoint=checkpoint, recorded_at=recording_time(workspace.store.results(key)))
         workspace.store.add_result(key, result)
     return checkpoint
 
 
-def earlier_runs(store: Store, key: str) -> list[Result]:
-    """What runs with this key gave, oldest first; what was collected lately is brought back from the trash."""
-    found = store.results(key)
-    if not found and store.take_back_run(key):
-        found = store.results(key)
-    return found
+def base_flaws(workspace: Workspace, facts: Facts) -> Flaws:
+    """What is wrong with the base model's checkpoint; nothing where there is none yet."""
+    stored = earlier_runs(workspace.store, digest_json(_inputs(facts))) if workspace.recipe.base is not None else []
+    return workspace.store.flaws(stored[-1].checkpoint) if stored else Flaws()
+
+
+def _inputs(facts: Facts) -> dict[str, Any]:
+    return {
+        "stage_kind": STAGE,
+        "base": str(facts.base_digest),
+        "tokenizer": facts.tokenizer.digest,
+        "template": facts.tokenizer.template_digest,
+        "code": CODE,
+    }

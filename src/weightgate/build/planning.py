@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from weightgate.build.base import earlier_runs
+from weightgate.build.base import STAGE as BASE
+from weightgate.build.base import base_flaws
+from weightgate.build.earlier import earlier_runs
 from weightgate.build.facts import Facts, Stage, find_facts
 from weightgate.build.forecasts import LOSS, remember_forecasts, stage_forecasts
 from weightgate.build.pace import as_in_a_build, paced, probe_speed, unprobed
@@ -57,7 +59,9 @@ def _planned(workspace: Workspace, *, probe: bool, dollars_per_hour: float | Non
     standings = stage_standings(workspace, facts)
     forecasts = stage_forecasts(workspace, facts, plans)
     remember_forecasts(workspace, facts, forecasts)
-    page = _page(workspace, plans, standings, speed, dollars_per_hour)
+    unusable = [BASE] if base_flaws(workspace, facts).digests else []
+    unusable += [name for name, standing in standings.items() if standing.is_unusable]
+    page = _page(workspace, plans, standings, unusable, speed, dollars_per_hour)
     losses = [f"{name}: {found[LOSS]}" for name, found in forecasts.items() if isinstance(found.get(LOSS), Estimate)]
     told = (
         (Prose(text="Hold-out loss forecast from the store's earlier builds: " + "; ".join(losses)),) if losses else ()
@@ -193,23 +197,18 @@ def _page(
     workspace: Workspace,
     plans: list[StagePlan],
     standings: dict[str, Standing],
+    unusable: list[str],
     speed: Speed,
     dollars_per_hour: float | None,
 ) -> Page:
+    """The plan itself; `unusable` names the damaged checkpoints."""
     todo = [plan for plan in plans if standings[plan.name].is_built_anew or standings[plan.name].is_unusable]
     seconds = [plan.seconds for plan in todo]
     text = f"{len(todo)} of {len(plans)} stages would be built" if todo else "nothing would be rebuilt"
-    figures = (
-        Figure(label="time", value=_total_minutes(seconds)),
-        Figure(label="compute", value=f"{sum(plan.flops for plan in todo):.3g} FLOP"),
-        Figure(label="peak memory", value=f"{max(plan.memory.total for plan in plans) / _GIB:.2f} GiB"),
-        Figure(label="disk", value=f"{sum(plan.disk.total for plan in todo) / _GIB:.2f} GiB"),
-    )
     blocks: list[Block] = [
-        Headline(severity="note", text=text, figures=figures),
+        Headline(severity="note", text=text, figures=_figures(todo, dollars_per_hour) if todo else ()),
         _plan_table(plans, standings, dollars_per_hour),
     ]
-    unusable = [name for name, standing in standings.items() if standing.is_unusable]
     if unusable:
         text = (
             f"The checkpoint of {', '.join(unusable)} is damaged or not all there, and `weightgate build` would stop: "
@@ -226,14 +225,30 @@ def _page(
     return Page(title=f"Plan of {workspace.recipe.name}", blocks=tuple(blocks))
 
 
-def _total_minutes(seconds: list[Measurement]) -> str:
-    if any(isinstance(each, Unmeasured) for each in seconds):
-        return "not measured"
-    estimates = [each for each in seconds if isinstance(each, Estimate)]
-    low, value, high = (
-        sum(getattr(each, side) for each in estimates) / _SECONDS_PER_MINUTE for side in ("low", "value", "high")
+def _figures(todo: list[StagePlan], dollars_per_hour: float | None) -> tuple[Figure, ...]:
+    """What the stages that would be built take together."""
+    seconds = [plan.seconds for plan in todo]
+    dollars = [price(each, dollars_per_hour=dollars_per_hour) for each in seconds] if dollars_per_hour else []
+    return (
+        Figure(label="time", value=_total(seconds, lambda value: f"{value / _SECONDS_PER_MINUTE:.1f}", " min")),
+        *((Figure(label="price", value=_total(dollars, _dollars)),) if dollars_per_hour else ()),
+        Figure(label="compute", value=f"{sum(plan.flops for plan in todo):.3g} FLOP"),
+        Figure(label="peak memory", value=f"{max(plan.memory.total for plan in todo) / _GIB:.2f} GiB"),
+        Figure(label="disk", value=f"{sum(plan.disk.total for plan in todo) / _GIB:.2f} GiB"),
     )
-    return f"{value:.1f} min [{low:.1f}, {high:.1f}]"
+
+
+def _dollars(value: float) -> str:
+    return f"${value:,.2f}"
+
+
+def _total(measured: list[Measurement], spelt: Callable[[float], str], unit: str = "") -> str:
+    """The sum with its interval, or "not measured" where one of them is not."""
+    estimates = [each for each in measured if isinstance(each, Estimate)]
+    if len(estimates) < len(measured):
+        return "not measured"
+    low, value, high = (spelt(sum(getattr(each, side) for each in estimates)) for side in ("low", "value", "high"))
+    return f"{value}{unit} [{low}, {high}]"
 
 
 def _plan_table(plans: list[StagePlan], standings: dict[str, Standing], dollars_per_hour: float | None) -> Table:
@@ -259,14 +274,14 @@ def _price_cell(plan: StagePlan, dollars_per_hour: float) -> Cell | str:
     dollars = price(plan.seconds, dollars_per_hour=dollars_per_hour)
     if isinstance(dollars, Unmeasured):
         return "not measured"
-    return Cell(text=f"${dollars.value:,.2f}", detail=f"${dollars.low:,.2f} to ${dollars.high:,.2f}")
+    return Cell(text=_dollars(dollars.value), detail=f"{_dollars(dollars.low)} to {_dollars(dollars.high)}")
 
 
 def _plan_row(plan: StagePlan, standing: Standing) -> tuple[Cell | str, ...]:
     fresh = standing.state is State.FRESH
     seconds = f"{plan.seconds.value:,.0f} s" if isinstance(plan.seconds, Estimate) else "not measured"
     return (
-        f"{plan.name} ({plan.kind})",
+        plan.name if plan.name == plan.kind else f"{plan.name} ({plan.kind})",
         Cell(text=str(standing.state), detail=standing.reason, severity="pass" if fresh else "warn"),
         Cell(text=f"{plan.parameters:,}", detail=f"{plan.trained_parameters:,} trained"),
         Cell(text=f"{plan.tokens:,}", detail=f"{spell_quantity(plan.passes)} passes"),

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from weightgate.build.base import STAGE as BASE
-from weightgate.build.base import base_checkpoint, earlier_runs
+from weightgate.build.base import base_checkpoint
+from weightgate.build.earlier import reusable
 from weightgate.build.events import Observer, Progressed
 from weightgate.build.facts import Facts, Stage, find_facts, refuse_contamination
 from weightgate.build.forecasts import recall_forecast
@@ -24,12 +25,11 @@ from weightgate.build.starting import Entry
 from weightgate.build.stopwatch import Stopwatch
 from weightgate.build.workspace import Workspace
 from weightgate.contract import lock
-from weightgate.errors import CorruptError, RecipeError, StoreError
+from weightgate.errors import RecipeError, StoreError
 from weightgate.lineage import training_cost
 from weightgate.recipe import Align, Pretrain, Recipe
 from weightgate.store import Result, digest_json, require_free_space
 from weightgate.store.lease import exclusive, in_use
-from weightgate.store.objects import MEND_DAMAGE
 from weightgate.store.records import recording_time
 from weightgate.store.resume import clear
 from weightgate.train.adapters import require_4bit
@@ -160,7 +160,7 @@ class _Build:
     def base(self) -> str | None:
         """The base model's checkpoint; None when the recipe starts from scratch."""
         with self.watch("store"):
-            checkpoint = base_checkpoint(self.workspace, self.facts, restart=self.restart)
+            checkpoint = base_checkpoint(self.workspace, self.facts, restart=self.restart, note=self.observer.note)
         if checkpoint is not None:
             self._claim(checkpoints={BASE: checkpoint})
         return checkpoint
@@ -205,7 +205,7 @@ class _Build:
         parent, reward = self._parent_of(stage), self._reward_of(stage)
         inputs = stage_inputs(self.workspace, self.facts, stage, parent, reward)
         key = digest_json(inputs)
-        checkpoint = self._reusable(stage.name, key)
+        checkpoint = reusable(self.store, key, f"stage {stage.name!r}", restart=self.restart, note=self.observer.note)
         if checkpoint is not None:
             self.observer.stage_finished(stage.name, checkpoint, 0.0, True)
         else:
@@ -223,28 +223,6 @@ class _Build:
         if self._is_main:
             stages = {BASE, *(stage.name for stage in self.recipe.stages)}
             self.store.claims.renew(self.workspace.recipe_path, stages, **what)
-
-    def _reusable(self, name: str, key: str) -> str | None:
-        """The checkpoint of an earlier run with these inputs; with `restart`, only if every byte is right.
-
-        Raises `CorruptError` for a damaged one: whoever owns a failing disk wants to know before money is spent.
-        """
-        results = earlier_runs(self.store, key)
-        if not results:
-            return None
-        checkpoint = results[-1].checkpoint
-        damaged = self.store.flaws(checkpoint, contents=self.restart).digests
-        if not damaged:
-            return checkpoint
-        if not self.restart:
-            raise CorruptError(
-                f"the checkpoint of stage {name!r} is damaged: {len(damaged)} objects are gone or not what was stored",
-                where=checkpoint,
-                found=damaged[0],
-                mend=MEND_DAMAGE,
-            )
-        self.observer.note(f"{name}: {len(damaged)} objects are damaged; training it again")
-        return None
 
     def _parent_of(self, stage: Stage) -> str | None:
         name = self.recipe.parent_name(stage.name)

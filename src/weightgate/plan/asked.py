@@ -151,7 +151,11 @@ def _runs_at(paths: Sequence[Path], columns: Sequence[str], where: Sequence[str]
     if all(path.is_dir() for path in paths):
         return runs_of_stores(paths)
     if len(paths) > 1:
-        raise UserError("give one table of runs, or any number of stores", found=", ".join(map(str, paths)))
+        raise UserError(
+            "give one table of runs, or any number of stores",
+            found=", ".join(map(str, paths)),
+            mend="write the runs into one table",
+        )
     named = dict(_pair(text, "--column") for text in columns)
     unknown = next((name for name in named if name not in MEANINGS), None)
     if unknown is not None:
@@ -162,7 +166,7 @@ def _runs_at(paths: Sequence[Path], columns: Sequence[str], where: Sequence[str]
 def _pair(text: str, name: str) -> tuple[str, str]:
     left, equals, right = text.partition("=")
     if not equals or not left:
-        raise UserError("this is no pair", where=name, expected="NAME=VALUE", found=text)
+        raise UserError("this is no pair", where=name, expected="NAME=VALUE", found=text, mend=f"{name} NAME=VALUE")
     return left, right
 
 
@@ -206,7 +210,10 @@ def point_from(size: str | None, tokens: str | None) -> tuple[float, float] | No
     if size is None and tokens is None:
         return None
     if size is None or tokens is None:
-        raise UserError("a plan needs both its parameters and its tokens", where="--params, --tokens")
+        missing = "--params" if size is None else "--tokens"
+        raise UserError(
+            "a plan needs both its parameters and its tokens", mend=f"add {missing}, or leave out the other"
+        )
     return read_quantity(size, name="--params", least=1), read_quantity(tokens, name="--tokens", least=1)
 
 

@@ -115,9 +115,16 @@ def read_sheet(path: Path) -> Sheet:
             header = tuple(name for name in reader.fieldnames or [] if name)
             rows = tuple((reader.line_num, row) for row in reader)
     except FileNotFoundError:
-        raise DataError("there are no runs here", where=str(path)) from None
+        raise DataError(
+            "there is no such table of runs", where=str(path), mend="look at how it is spelt, and from which folder"
+        ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        raise DataError("the runs cannot be read as CSV", where=str(path), found=str(problem)) from None
+        raise DataError(
+            "the runs cannot be read as CSV",
+            where=str(path),
+            found=str(problem),
+            mend="write the table as CSV in UTF-8, a header first, and name that file",
+        ) from None
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"two columns are called {twice!r}", where=f"{path}:1", mend="rename one of them")

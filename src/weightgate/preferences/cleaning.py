@@ -11,6 +11,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -67,10 +68,25 @@ def removals_of(audit: Audit, *, noise: bool = False) -> list[Removal]:
 def write_cleaned(audit: Audit, source: Path, target: Path, *, noise: bool = False) -> Cleaned:
     """Write the cleaned file and `<target>.log.jsonl` beside it.
 
-    Raises `DataError` where the target is the source or is there already, or is of another format.
+    Raises `DataError` where the disk refuses, and as `require_new` does.
     """
-    log = target.with_name(target.name + ".log.jsonl")
-    _require_new(source, target, log)
+    require_new(source, target)
+    try:
+        return _written(audit, source, target, noise=noise)
+    except OSError as error:
+        for path in (target, _log_of(target)):  # neither was there before
+            with suppress(OSError):
+                path.unlink()
+        raise DataError(
+            "the cleaned file cannot be written",
+            where=str(target),
+            found=error.strerror or str(error),
+            mend="name a file in a folder that is there and can be written to",
+        ) from None
+
+
+def _written(audit: Audit, source: Path, target: Path, *, noise: bool) -> Cleaned:
+    log = _log_of(target)
     removals = removals_of(audit, noise=noise)
     gone = {removal.line for removal in removals}
     kept = _copy_parquet(source, target, gone) if source.suffix == ".parquet" else _copy_lines(source, target, gone)
@@ -121,16 +137,29 @@ def _losing(one: Opposed) -> tuple[int, ...]:
     return one.fewer if len(one.fewer) < len(one.more) else (*one.fewer, *one.more)
 
 
-def _require_new(source: Path, target: Path, log: Path) -> None:
+def _log_of(target: Path) -> Path:
+    return target.with_name(target.name + ".log.jsonl")
+
+
+def require_new(source: Path, target: Path) -> None:
+    """Raise `DataError` unless `source` is a file, and `target` and its log are none yet and keep its format."""
     if not source.is_file():
         raise DataError("only a file can be cleaned", where=str(source), mend="download the data set to a file first")
-    for path in (target, log):
+    for path in (target, _log_of(target)):
         if path.exists():
-            raise DataError("there is something already; nothing is changed in place", where=str(path))
+            raise DataError(
+                "there is something already; nothing is changed in place",
+                where=str(path),
+                mend="give --fix the name of a file that is not there yet, or move this one away",
+            )
     kinds = [path.name.lower().removesuffix(".gz").rpartition(".")[2] for path in (source, target)]
     if kinds[0] != kinds[1]:
         raise DataError(
-            "the cleaned file keeps the format", where=str(target), expected=f".{kinds[0]}", found=f".{kinds[1]}"
+            "the cleaned file keeps the format",
+            where=str(target),
+            expected=f".{kinds[0]}",
+            found=f".{kinds[1]}",
+            mend=f"--fix {target.with_suffix(f'.{kinds[0]}')}",
         )
 
 

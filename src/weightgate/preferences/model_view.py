@@ -21,6 +21,9 @@ from weightgate.report.page import Cell, Column, Section, Table, measurement_cel
 from weightgate.stats import Estimate, Measurement, proportion
 from weightgate.store import Store
 
+REWARD = "reward"
+"""Kind of the stages that make reward models."""
+
 MOST_VOTES = 5_000
 """Votes that the model is asked about; of more, the first so many."""
 
@@ -62,7 +65,8 @@ class ModelView:
 def reward_address(text: str, recipe_path: Path) -> ModelAddress:
     """Find out which reward model a text names: a folder with a config.json, or a ref in the store of a recipe.
 
-    Nothing is loaded. Raises `UserError`, and `RecipeError` or `StoreError` for a ref that does not resolve.
+    Nothing is loaded. Raises `UserError` for what is none, and `RecipeError` or `StoreError` for a ref that does not
+    resolve.
     """
     path = Path(text)
     if (path / "config.json").is_file():
@@ -72,9 +76,25 @@ def reward_address(text: str, recipe_path: Path) -> ModelAddress:
             f"{text!r} is no reward model",
             expected="a folder with a config.json, or a ref in the store of a recipe",
             found="neither" if recipe_path.exists() else f"neither, and there is no recipe at {recipe_path}",
+            mend="name the ref that `weightgate log` shows for a reward stage, with --recipe where that is elsewhere",
         )
     store = Store.open(recipe_path.parent / recipe.load(recipe_path).store)
-    return CheckpointAddress(recipe_path=recipe_path, ref=text, checkpoint=store.resolve(text))
+    checkpoint = store.resolve(text)
+    _require_reward(store, text, checkpoint)
+    return CheckpointAddress(recipe_path=recipe_path, ref=text, checkpoint=checkpoint)
+
+
+def _require_reward(store: Store, text: str, checkpoint: str) -> None:
+    manifest = store.manifest(checkpoint)
+    if manifest.stage_kind == REWARD:
+        return
+    others = [name for name, each in store.refs().items() if store.manifest(each).stage_kind == REWARD]
+    raise UserError(
+        f"{text!r} is no reward model",
+        expected="a checkpoint of a reward stage",
+        found=f"{checkpoint[3:15]} of stage {manifest.stage!r}, which is of kind {manifest.stage_kind}",
+        mend=f"--reward-model {others[0]}" if others else "add a stage of kind reward to the recipe, and build it",
+    )
 
 
 def model_view(audit: Audit, ref: str, preferred_by: Callable[[Sequence[Vote]], Preferred]) -> ModelView:

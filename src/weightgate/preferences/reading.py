@@ -15,11 +15,12 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from weightgate.data.files import MAX_LINE_BYTES, detect_format, json_name, read_rows, require_file
+from weightgate.data.files import MAX_LINE_BYTES, detect_format, json_name, read_rows
 from weightgate.data.hub import hub_digest, hub_rows
 from weightgate.errors import DataError
 from weightgate.preferences.rows import FaultError, Rated, Row, Turns, compared, read_row
@@ -46,7 +47,7 @@ def read_preferences(name: str, *, split: str = "train") -> Preferences:
         digest = hub_digest(source)
     else:
         path = Path(name)
-        require_file(path, name)
+        _require_file(path, name)
         raws = _file_rows(path)
         digest = digest_file(path)
     try:
@@ -57,6 +58,17 @@ def read_preferences(name: str, *, split: str = "train") -> Preferences:
         raise DataError("the file cannot be read", where=name, found=str(error.strerror or error)) from None
     _require_votes(found)
     return found
+
+
+def _require_file(path: Path, name: str) -> None:
+    if path.is_dir():
+        raise DataError("votes are read from one file, and this is a folder", where=name, mend="name the file in it")
+    if not path.is_file():
+        raise DataError(
+            "there is no such file",
+            where=name,
+            mend="look at how it is spelt; a data set of the hub is named owner/name",
+        )
 
 
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -81,12 +93,23 @@ def _is_hub_id(name: str) -> bool:
     return not Path(name).exists() and _HUB_ID.fullmatch(name) is not None and not name.lower().endswith(known)
 
 
+def _format_of(path: Path) -> str:
+    with suppress(DataError):
+        if (kind := detect_format(path.name)) != "text":
+            return kind
+    raise DataError(
+        "a file of this name holds no judgements",
+        where=str(path),
+        expected=".jsonl, .csv or .parquet, the first two also with .gz",
+        found=path.suffix or "a name without an ending",
+        mend="name another file, or give this one the ending of what it holds",
+    )
+
+
 def _file_rows(path: Path) -> Iterator[Raw]:
     if is_csv(path):
         return _csv_rows(path)
-    kind = detect_format(path.name)
-    if kind == "text":
-        raise DataError("plain text holds no judgements", where=str(path), expected="JSONL, CSV or Parquet")
+    kind = _format_of(path)
     if kind == "parquet":
         rows = read_rows(path, str(path), "parquet", "file")
         return ((number, row.values) for number, row in enumerate(rows, start=1))

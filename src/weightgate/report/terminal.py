@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
@@ -18,6 +19,7 @@ from rich.text import Text
 from weightgate.report.finding import Finding, Severity
 from weightgate.report.page import (
     Block,
+    Cell,
     Collection,
     Entry,
     Findings,
@@ -38,6 +40,7 @@ from weightgate.report.page import (
 )
 from weightgate.report.text import one_line, visible
 from weightgate.report.ticks import spell
+from weightgate.report.widths import column_widths
 
 _STYLES: dict[Severity, str] = {"pass": "green", "note": "blue", "warn": "yellow", "fail": "bold red"}
 _WORDS: dict[Severity, str] = {"pass": "ok", "note": "note", "warn": "warning", "fail": "FAILED"}
@@ -45,7 +48,9 @@ _VERDICT_STYLES = {"passed": "green", "failed": "bold red", "waived": "yellow", 
 _LEVELS, _ASCII_LEVELS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 _SPARK_WIDTH = 32
 _PANEL_WIDTH, _LANE_WIDTH = 36, 110
-"""Terminal columns: of a sparkline, of the narrowest readable completion, of a stage on one line."""
+_WORD_WIDTH, _NUMBER_WIDTH, _GAP = 14, 9, 2
+"""Terminal columns: of a sparkline, of the narrowest readable completion, of a stage on one line; of the longest word
+and of the longest number with its unit that no table breaks, and between columns."""
 
 
 def render_terminal(page: Page, console: Console) -> None:
@@ -97,7 +102,7 @@ def _render(block: Block, console: Console) -> RenderableType:
         case LineChart():
             return _chart(block, _ASCII_LEVELS if console.options.ascii_only else _LEVELS)
         case Table():
-            return _table(block)
+            return _table(block, console.width)
         case KeyValues():
             return _key_values(block)
         case Findings():
@@ -190,19 +195,59 @@ def _spark_row(series: Series, log: bool, levels: str) -> tuple[Text, ...]:
     return Text(sparkline(drawn, levels=levels), style="cyan"), Text(numbers + f", {lost} not finite" * bool(lost))
 
 
-def _table(block: Table) -> RenderableType:
-    """Show a table; a cell's remark stands under its text."""
-    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
-    for column in block.columns:
-        grid.add_column(Text(one_line(column.name)), justify=column.align, overflow="fold")
-    for row in block.rows:
-        texts = []
-        for cell in map(as_cell, row):
-            text = Text(visible(cell.text), style=_STYLES[cell.severity] if cell.severity else "")
-            texts.append(Text.assemble(text, "\n", Text(one_line(cell.detail), style="dim")) if cell.detail else text)
-        grid.add_row(*texts)
+def _table(block: Table, width: int) -> RenderableType:
+    """Show a table; a cell's remark stands under its text. Where numbers or names would be broken, row by row."""
+    heads = [Text(one_line(column.name)) for column in block.columns]
+    rows = [[_cell(cell, "\n") for cell in row] for row in block.rows]
+    columns = list(zip(heads, *rows, strict=True))
+    widths = column_widths(
+        [max(map(_line_width, texts)) for texts in columns],
+        [_least_width(texts, column.align) for texts, column in zip(columns, block.columns, strict=True)],
+        width - _GAP * (len(columns) - 1),
+        is_text=[column.align == "left" for column in block.columns],
+    )
     caption = [Text(visible(block.caption), style="dim")] if block.caption else []
+    if widths is None:
+        return Group(*_titled(block.title), _row_by_row(block, heads), *caption)
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="dim")
+    for head, column, each in zip(heads, block.columns, widths, strict=True):
+        grid.add_column(head, justify=column.align, overflow="fold", width=each)
+    for row in rows:
+        grid.add_row(*row)
     return Group(*_titled(block.title), grid, *caption)
+
+
+def _cell(cell: Cell | str, between: str) -> Text:
+    """Return a cell's text and its remark."""
+    cell = as_cell(cell)
+    text = Text(visible(cell.text), style=_STYLES[cell.severity] if cell.severity else "")
+    return Text.assemble(text, between, Text(one_line(cell.detail), style="dim")) if cell.detail else text
+
+
+def _line_width(text: Text) -> int:
+    return max([1, *(line.cell_len for line in text.split())])
+
+
+def _least_width(texts: Sequence[Text], align: str) -> int:
+    """Width at which no word is broken, nor a short number from its unit; in a column of text a long word may be."""
+    longest = max([1, *(cell_len(word) for text in texts for word in text.plain.split())])
+    if align == "left":
+        return min(longest, max(_WORD_WIDTH, _line_width(texts[0])))
+    first_lines = (cell_len(text.plain.partition("\n")[0]) for text in texts)
+    return max([longest, *(width for width in first_lines if width <= _NUMBER_WIDTH)])
+
+
+def _row_by_row(block: Table, heads: Sequence[Text]) -> RenderableType:
+    """Show each row as lines, a column a line."""
+    grid = Grid.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for number, row in enumerate(block.rows):
+        if number:
+            grid.add_row("", "")
+        for head, cell in zip(heads, row, strict=True):
+            grid.add_row(head, _cell(cell, "  "))
+    return grid
 
 
 def _key_values(block: KeyValues) -> RenderableType:

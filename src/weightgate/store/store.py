@@ -41,6 +41,7 @@ from weightgate.store.verify import Flaws, Problem, damaged_records, flaws_of, v
 
 FORMAT = 1
 _FOLDERS = ("objects", "manifests", "results", "journal", "tmp", "trash")
+_MEND_FORMAT = "remove it: the next weightgate build writes a new one"
 _PREFIX = re.compile(rf"(?:{ALGORITHM}:)?([0-9a-f]{{6,64}})")
 
 
@@ -364,8 +365,15 @@ def _check_format(fs: Fs, path: Path) -> None:
         about = json.loads(fs.read(path))
     except FileNotFoundError:
         raise StoreError("there is no store here", where=str(path.parent), mend="build something first") from None
+    except OSError as error:
+        raise StoreError(
+            "this is no store",
+            where=str(path.parent),
+            found=error.strerror or str(error),
+            mend="name the folder that weightgate build made",
+        ) from None
     except ValueError as error:
-        raise CorruptError("store.json cannot be read", where=str(path), found=str(error)) from error
+        raise CorruptError("store.json cannot be read", where=str(path), found=str(error), mend=_MEND_FORMAT) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise StoreError(
             "this store was made by another version",
@@ -384,7 +392,7 @@ def _check_unchanged(about: dict[str, Any], path: Path) -> None:
         raise CorruptError(
             "store.json is not what was written",
             where=str(path),
-            mend="remove it: the next weightgate build writes a new one",
+            mend=_MEND_FORMAT,
         )
 
 

@@ -73,7 +73,12 @@ def load_policy(store: Store, checkpoint: str, *, device: torch.device, precisio
     """Load a causal language model by checkpoint id, adapters merged. Raises `StoreError` for a reward model."""
     manifest = store.manifest(checkpoint)
     if manifest.stage_kind == "reward":
-        raise StoreError("a reward model scores text, it does not write any", where=checkpoint, found=manifest.stage)
+        raise StoreError(
+            "a reward model scores text, it does not write any",
+            where=checkpoint,
+            found=manifest.stage,
+            mend=f"name another checkpoint, such as the one it was made from: {str(manifest.parent)[3:15]}",
+        )
     if ADAPTER_CONFIG not in manifest.files:
         tensors = tensors_of(store, manifest)
         return load_model(config_of(store, manifest), tensors.items(), device=device, precision=precision)

@@ -102,7 +102,10 @@ def export_folder(
             _write_files(temporary, {PROVENANCE_FILE: _pretty(_statement(temporary, form, tensors, provenance))})
     except OSError as error:
         raise StoreError(
-            "the folder could not be written", where=str(folder), found=error.strerror or str(error)
+            "the folder could not be written",
+            where=str(folder),
+            found=error.strerror or str(error),
+            mend="name a folder that can be made and written to",
         ) from error
     return sorted(entry.name for entry in folder.iterdir())
 

@@ -79,6 +79,7 @@ def usable(runs: Runs, *, least_ratio: float = LEAST_RATIO) -> Runs:
             where=runs.origin,
             expected=f"at least {LEAST_RUNS}, of several sizes and lengths",
             found=str(len(runs)),
+            mend="build the recipe with more sizes and lengths, or name a table of runs: weightgate plan fit RUNS.csv",
         )
     if float(np.ptp(runs.loss)) <= 1e-9 * float(runs.loss.max()):
         raise DataError("all runs have the same loss", where=runs.origin, found=f"{runs.loss[0]:g} {runs.unit}")

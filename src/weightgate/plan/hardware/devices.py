@@ -80,6 +80,7 @@ def load_hardware(path: Path | None = None) -> Hardware:
     ours = parse_strict(text, Hardware, origin="table.yaml", noun="table of accelerators", error=UserError)
     if path is None:
         return ours
-    theirs = load_strict(path, Hardware, noun="table of accelerators", error=UserError)
+    mend = "name a file that is there, or leave out --hardware: the built-in table will do"
+    theirs = load_strict(path, Hardware, noun="table of accelerators", error=UserError, mend_missing=mend)
     named = {name.lower(): device for name, device in theirs.devices.items()}
     return ours.model_copy(update={"price_date": theirs.price_date, "devices": {**ours.devices, **named}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import asdict, replace
 from functools import cache
@@ -58,10 +59,12 @@ def find_law(name: str) -> LossLaw:
     path = Path(name)
     if path.suffix == ".json" or path.exists():
         return read_law(path)
+    known = [law.name for law in LOSS_LAWS]
     raise UserError(
         f"no law is called {name!r}",
         where="--law",
-        expected="one of " + ", ".join(law.name for law in LOSS_LAWS) + ", or a file of `weightgate plan fit --save`",
+        expected=f"one of {', '.join(known)}, or a file of `weightgate plan fit --save`",
+        mend=f"--law {(difflib.get_close_matches(name, known, n=1) or [CHINCHILLA_REFIT.name])[0]}",
     )
 
 
@@ -107,7 +110,12 @@ def write_law(law: LossLaw, path: Path) -> None:
     try:
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     except OSError as problem:
-        raise UserError("the law cannot be written", where=str(path), found=str(problem.strerror)) from None
+        raise UserError(
+            "the law cannot be written",
+            where=str(path),
+            found=str(problem.strerror),
+            mend="name a file in a folder that is there and can be written to",
+        ) from None
 
 
 def _draws_json(draws: Constants | None) -> dict[str, list[float]]:
