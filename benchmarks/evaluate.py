@@ -177,12 +177,12 @@ def _world(found: dict[str, Any]) -> Iterator[str]:
     yield "\n## Interventions on the built-in world, held-out seeds\n"
     yield f"At most {found['calls_per_side_at_most']} calls a side; more in [its own notes](README-world.md)."
     for group, heard in (("all", "With the likeliest first tokens"), ("without_first_tokens", "From text alone")):
-        right, named, of_those = (
-            found[group][name] for name in ("right_by_the_likeliest", "named", "right_of_those_named")
-        )
-        yield f"\n{heard}: the likeliest part is right for {right['value']:.1%} [{right['low']:.1%}, {right['high']:.1%}];"
-        yield f"named {named['value']:.1%}, of these right {of_those['value']:.1%}."
-        matrix = found[group]["likeliest_by_truth"]
+        own = found[group]
+        right = own["right_by_the_likeliest"]
+        yield f"\n{heard}: the likeliest part is right for {right['value']:.1%}"
+        yield f"[{right['low']:.1%}, {right['high']:.1%}]; {own['named']['value']:.1%} are named, of these"
+        yield f"{own['right_of_those_named']['value']:.1%} rightly."
+        matrix = own["likeliest_by_truth"]
         counts = {true: [said.get(part, 0) for part in matrix] for true, said in matrix.items()}
         yield from _matrix(counts, list(matrix))
 

@@ -46,7 +46,7 @@ from weightgate.serve.requests import RequestError
 from weightgate.store import Store
 from weightgate.train import model_generator
 from weightgate.train.checkpoints import MODEL_CONFIG, publish
-from weightgate.train.generator import Answer, Piece, Settings
+from weightgate.train.generator import Answer, Bits, Piece, Settings
 from weightgate.train.models import config_json, saved_tensors
 from weightgate.train.sampling import Completion, generate
 
@@ -488,7 +488,7 @@ def test_a_taken_port_is_a_users_mistake() -> None:
 def test_checkpoints_are_loaded_once_and_dropped_when_unnamed(tmp_path: Path) -> None:
     loaded: list[str] = []
 
-    def load(name: str) -> Served:
+    def load(name: str, bits: Bits | None) -> Served:
         loaded.append(name)
         return Served(checkpoint=name, generator=Repeating())
 

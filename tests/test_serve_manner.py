@@ -62,6 +62,18 @@ def test_an_endpoint_can_insist_on_its_own_temperature(aliases: Path) -> None:
     assert _ask(aliases, temperature=1.5, seed=1) == _ask(aliases, temperature=1.5, seed=2)
 
 
+def test_rounded_weights_stand_beside_the_whole_ones_and_show_in_the_fingerprint(aliases: Path) -> None:
+    write_aliases(aliases, {"live": "seed-1", "cheap": Alias(checkpoint="seed-1", bits=4)})
+    asked = {"prompt": "the quick", "temperature": 0, "max_tokens": 1, "logprobs": 5}
+    with TestClient(create_app(Aliases(aliases, load)), base_url="http://127.0.0.1") as client:
+        whole, cheap, again = (
+            client.post("/v1/completions", json=asked | {"model": name}).json() for name in ("live", "cheap", "live")
+        )
+    nats = [list(one["choices"][0]["logprobs"]["top_logprobs"][0].values()) for one in (whole, cheap, again)]
+    assert nats[0] == nats[2] != pytest.approx(nats[1])
+    assert whole["system_fingerprint"] == again["system_fingerprint"] != cheap["system_fingerprint"]
+
+
 def test_raw_text_has_no_conversation_to_frame(aliases: Path) -> None:
     answers = []
     for alias in ("seed-1", Alias(checkpoint="seed-1", system="be brief")):

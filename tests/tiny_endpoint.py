@@ -14,7 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from weightgate.data.tokenizer import train_tokenizer
 from weightgate.errors import StoreError
 from weightgate.serve import Aliases, Options, Served, serve
+from weightgate.train.generator import Bits
 from weightgate.train.model_generator import ModelGenerator
+from weightgate.train.rounding import round_weights
 
 CONTEXT = 160
 TEXTS = ["the quick brown fox jumps over the lazy dog and naïve café owners ask why 1234567890"] * 4
@@ -42,11 +44,14 @@ def tiny_generator(seed: int) -> ModelGenerator:
     )
 
 
-def load(checkpoint: str) -> Served:
+def load(checkpoint: str, bits: Bits | None = None) -> Served:
     """Read `seed-<n>`. Raises `StoreError` for any other name."""
     if not checkpoint.startswith("seed-"):
         raise StoreError("no such checkpoint", found=checkpoint)
-    return Served(checkpoint=checkpoint, generator=tiny_generator(int(checkpoint.removeprefix("seed-"))))
+    generator = tiny_generator(int(checkpoint.removeprefix("seed-")))
+    if bits is not None:
+        round_weights(generator.model, bits)
+    return Served(checkpoint=checkpoint, generator=generator)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from weightgate.errors import UserError, WeightgateError
 from weightgate.serve.manner import PLAIN, Manner, Mannered
 from weightgate.store import digest_bytes
-from weightgate.train.generator import Generator
+from weightgate.train.generator import Bits, Generator
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +79,11 @@ class Alias(Manner):
         """How it is served."""
         return Manner(**self.model_dump(exclude={"checkpoint"}))
 
+    @property
+    def weights(self) -> tuple[str, Bits | None]:
+        """What has to be loaded: the checkpoint, and to how many bits its weights are rounded."""
+        return self.checkpoint, self.bits
+
 
 def write_aliases(path: Path, aliases: Mapping[str, str | Alias]) -> None:
     """Write an alias file so that a reader sees either the old one or the new one, whole."""
@@ -99,15 +104,16 @@ class Aliases:
 
     Args:
         path: the file; replace it in one step, as `write_aliases` does.
-        load: makes a checkpoint ready to answer. Called once a checkpoint, while some alias names it.
+        load: makes a checkpoint ready to answer, rounded to so many bits or (None) as it is. Called once for each,
+            while some alias names it.
     """
 
-    def __init__(self, path: Path, load: Callable[[str], Served]) -> None:
+    def __init__(self, path: Path, load: Callable[[str, Bits | None], Served]) -> None:
         self._path = path
         self._load = load
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
-        self._loaded: dict[str, Served] = {}
+        self._loaded: dict[tuple[str, Bits | None], Served] = {}
         self._models: dict[str, Served] = {}
 
     def names(self) -> list[str]:
@@ -131,13 +137,13 @@ class Aliases:
             wanted = _read_aliases(self._path)
             loaded = dict(self._loaded)
             for alias in wanted.values():
-                if alias.checkpoint not in loaded:
-                    loaded[alias.checkpoint] = self._load(alias.checkpoint)
+                if alias.weights not in loaded:
+                    loaded[alias.weights] = self._load(*alias.weights)
         except (OSError, ValueError, WeightgateError) as error:
             _log.warning("%s is not followed: %s", self._path, error)
             return
-        self._loaded = {alias.checkpoint: loaded[alias.checkpoint] for alias in wanted.values()}
-        self._models = {name: loaded[alias.checkpoint].in_manner(alias.manner) for name, alias in wanted.items()}
+        self._loaded = {alias.weights: loaded[alias.weights] for alias in wanted.values()}
+        self._models = {name: loaded[alias.weights].in_manner(alias.manner) for name, alias in wanted.items()}
 
 
 def _state_of(path: Path) -> tuple[int, int, int] | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -14,14 +14,23 @@ from weightgate.serve.catalog import Aliases, Fixed, Served
 from weightgate.store import Store
 from weightgate.train.checkpoints import load_policy, tokenizer_of
 from weightgate.train.environment import choose_device, choose_precision
+from weightgate.train.generator import Bits
 from weightgate.train.model_generator import ModelGenerator
+from weightgate.train.rounding import round_weights
 
 
-def generator_loader(recipe_path: Path) -> Callable[[str], ModelGenerator]:
-    """Return a function that makes a ref (or id) of the recipe's store ready to answer.
+class Load(Protocol):
+    """Makes a ref (or id) of a store ready to answer; with `bits`, its weights rounded to so many."""
 
-    Raises `RecipeError` and `StoreError`; the function it returns raises `StoreError` for a ref that does not resolve,
-    a reward model and damaged bytes.
+    def __call__(self, ref: str, bits: Bits | None = None) -> ModelGenerator:
+        """Raises `StoreError` for a ref that does not resolve, a reward model and damaged bytes."""
+        ...
+
+
+def generator_loader(recipe_path: Path) -> Load:
+    """Return a function that makes checkpoints of the recipe's store ready to answer.
+
+    Raises `RecipeError` and `StoreError`.
     """
     loaded = recipe.load(recipe_path)
     store = Store.open(recipe_path.parent / loaded.store)
@@ -30,9 +39,11 @@ def generator_loader(recipe_path: Path) -> Callable[[str], ModelGenerator]:
     device = choose_device(loaded.device)
     precision = choose_precision(loaded.precision, device)
 
-    def load(ref: str) -> ModelGenerator:
+    def load(ref: str, bits: Bits | None = None) -> ModelGenerator:
         checkpoint = store.resolve(ref)
         model = load_policy(store, checkpoint, device=device, precision=precision)
+        if bits is not None:
+            round_weights(model, bits)
         tokenizer = tokenizer_of(store, store.manifest(checkpoint))
         return ModelGenerator(model=model, tokenizer=tokenizer, checkpoint=checkpoint)
 
@@ -48,8 +59,8 @@ def follow(recipe_path: Path, aliases: Path) -> Aliases:
     """Names out of an alias file, each standing for a ref of the recipe's store; see `Aliases`."""
     load = generator_loader(recipe_path)
 
-    def served(ref: str) -> Served:
-        generator = load(ref)
+    def served(ref: str, bits: Bits | None) -> Served:
+        generator = load(ref, bits)
         return Served(checkpoint=generator.checkpoint, generator=generator)
 
     return Aliases(aliases, served)

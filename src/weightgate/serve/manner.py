@@ -1,6 +1,7 @@
-"""How a checkpoint is served: what an endpoint puts around each conversation, and the decoding that it insists on.
+"""How a checkpoint is served: what an endpoint puts around each conversation, the decoding it insists on, rounding.
 
-None of this is in the weights, and none of it shows in a reply, but all of it changes how a model behaves.
+None of this is in the weights that were built, and none of it shows in a reply, but all of it changes how a model
+behaves.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from weightgate.store import digest_json
 from weightgate.strict_yaml import StrictPart
-from weightgate.train.generator import Answer, Generator, Piece, Settings
+from weightgate.train.generator import Answer, Bits, Generator, Piece, Settings
 
 
 class Manner(StrictPart):
@@ -23,6 +24,7 @@ class Manner(StrictPart):
     after: str = Field("", description="put after each message of the user")
     temperature: float | None = Field(None, ge=0, le=2, description="instead of what the client asks for")
     top_p: float | None = Field(None, gt=0, le=1, description="instead of what the client asks for")
+    bits: Bits | None = Field(None, description="weights rounded to so many bits")
 
     def framed(self, messages: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the conversation as the model gets to see it."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Finish = Literal["stop", "length"]
+Bits = Literal[16, 8, 4]
+"""To how many bits weights are rounded; see `weightgate.train.rounding`."""
 
 
 @dataclass(frozen=True, kw_only=True)
