@@ -39,6 +39,11 @@ class WorldPair:
         """Whether no pair of this change is learnt from."""
         return self.change not in SHOWN
 
+    @property
+    def rounded(self) -> bool:
+        """Whether the changed side serves the same weights rounded, which is told by itself."""
+        return "bits" in self.change.serving
+
 
 def pairs_of(folder: Path, seed: int) -> Iterator[WorldPair]:
     """Yield each change of a seed against the baseline."""

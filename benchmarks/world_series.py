@@ -28,7 +28,7 @@ import uvicorn
 
 from weightgate.build import build_model, lock_contract, open_workspace
 from weightgate.build.events import Observer
-from weightgate.incident.interventions import ASKED_ONE_AT_A_TIME, SHOWN, UNSEEN, Intervention, Part
+from weightgate.incident.interventions import ASKED_ONE_AT_A_TIME, FOUR_BITS, SHOWN, UNSEEN, Intervention, Part
 from weightgate.incident.knobs import Knobs
 from weightgate.incident.recipe_text import SMALL, Scale
 from weightgate.incident.short_suite import SAMPLES, short_suite
@@ -106,7 +106,7 @@ def changes_of(seed: int) -> list[Intervention]:
     happen at held-out seeds alone, there one of each stage beside one of `SHOWN`.
     """
     held_out = seed in HELD_OUT_SEEDS
-    chosen = [change for change in (*SHOWN, *(UNSEEN if held_out else ())) if not change.rebuilds]
+    chosen = [change for change in (*SHOWN, *((*UNSEEN, FOUR_BITS) if held_out else ())) if not change.rebuilds]
     for part, count in edition_of(seed).changes_per_stage.items():
         shown, unseen = ([one for one in group if one.part == part] for group in (SHOWN, UNSEEN))
         turn = [shown[(seed + at) % len(shown)] for at in range(count)]

@@ -60,7 +60,9 @@ def evaluated(folder: Path) -> dict[str, Any]:
     """Judge every held-out seed whose recordings are there, and tabulate."""
     seeds = seeds_in(folder, HELD_OUT_SEEDS)
     pairs = [pair for seed in seeds for pair in pairs_of(folder, seed)]
-    judged, without = ([judged_pair(pair, tops=tops) for pair in pairs] for tops in (True, False))
+    counted = [pair for pair in pairs if not pair.rounded]
+    judged, without = ([judged_pair(pair, tops=tops) for pair in counted] for tops in (True, False))
+    rounded = [judged_pair(pair, tops=True) for pair in pairs if pair.rounded]
     sampled = [alarm for seed in seeds for alarm in sampled_alarms(folder / f"seed-{seed}")]
     greedy = [one.named != "none" for one in judged if one.part == "none"]
     return {
@@ -71,11 +73,15 @@ def evaluated(folder: Path) -> dict[str, Any]:
         "without_first_tokens": tabulated(without),
         "changes_learnt_from": tabulated([one for one in judged if not one.unseen]),
         "changes_never_learnt_from": tabulated([one for one in judged if one.unseen]),
+        "weights_rounded": {
+            name: dict(Counter(one.named for one in rounded if one.change == name))
+            for name in dict.fromkeys(one.change for one in rounded)
+        },
         "false_alarms_greedy": _share(greedy),
         "false_alarms_sampled": _share(sampled),
         "machine": describe(),
         "revision": revision(ROOT),
-        "pairs": [vars(one) for one in judged],
+        "pairs": [vars(one) for one in (*judged, *rounded)],
     }
 
 

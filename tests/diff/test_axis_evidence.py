@@ -188,7 +188,7 @@ def test_what_a_list_does_not_name_comes_after_all_that_it_names() -> None:
     assert ranked_otherwise("ab", "cd") == pytest.approx((4 + 2 * 0.5) / 6)
 
 
-_RANKED = ("a", "b", "c", "d", "e")
+_RANKED, _SWAPPED = ("a", "b", "c", "d", "e"), ("a", "b", "c", "e", "d")
 
 
 def _retold(asked: tuple[Probe, ...], every: int, ranks: tuple[str, ...]) -> Callable[[Probe], tuple[str, ...]]:
@@ -197,20 +197,31 @@ def _retold(asked: tuple[Probe, ...], every: int, ranks: tuple[str, ...]) -> Cal
     return lambda probe: ranks if probe.id in other else _RANKED
 
 
+def test_first_tokens_show_a_change_that_no_text_shows(asked: tuple[Probe, ...]) -> None:
+    sides = [telling(recorded(right, asked, samples=2), _retold(asked, every, _SWAPPED)) for every in (1000, 3)]
+    found = compare(*sides)
+    assert (found.identical, found.changed) == (len(asked), True)
+    assert not compare(sides[0], sides[0]).changed
+
+
 @pytest.mark.parametrize(
     ("every", "ranks", "cause"),
     [
-        (3, ("a", "b", "c", "e", "d"), "preference"),
+        (3, _SWAPPED, "preference"),
         (1, ("b", "a", "c", "f", "d"), "finetuning"),
         (1, ("f", "g", "a", "h", "i"), "pretraining"),
     ],
 )
-def test_first_tokens_show_and_name_a_change_that_no_text_shows(
+def test_first_tokens_name_the_stage_where_chats_moved_too(
     asked: tuple[Probe, ...], every: int, ranks: tuple[str, ...], cause: str
 ) -> None:
-    before, after = (recorded(right, asked, samples=2) for _ in range(2))
+    chats = {probe.id for probe in [one for one in asked if one.form == "chat"][::2]}
+
+    def reworded(probe: Probe) -> str:
+        return f"Well, {right(probe)}" if probe.id in chats else right(probe)
+
+    before, after = (recorded(said, asked, samples=2) for said in (right, reworded))
     found = compare(telling(before, lambda _: _RANKED), telling(after, _retold(asked, every, ranks)))
-    assert (found.identical, found.changed) == (len(asked), True)
     assert found.verdict is not None
     assert found.verdict.cause == cause
     assert found.verdict.basis == shipped_model("tops.json").basis

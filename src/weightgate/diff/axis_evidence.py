@@ -3,8 +3,8 @@
 The shortest way to it is what a model thinks of first where nothing but text stands before, as endpoints tell that
 offer log-probabilities. The same weights, served otherwise, rank the likeliest tokens alike; an alignment puts a few
 into another order; a fine-tuning more; and a pre-training on other data leaves few alike, even where every fact is told
-as before. `TOP_TERMS` are numbers for this. Where it is not told, text alone has to tell, and does less well:
-`AXIS_TERMS`.
+as before. Weights that were rounded to 8 bits swap a few as well, but with hardly another word in any chat. `TOP_TERMS`
+are numbers for this. Where it is not told, text alone has to tell, and does less well: `AXIS_TERMS`.
 
 Style alone, the evidence of `weightgate.diff.evidence`, cannot tell that facts were lost from that a format was. How
 far text is continued otherwise outside any conversation says how deep a change lies: a prompt leaves it alone, an
@@ -21,6 +21,7 @@ itself.
 |---|---|
 | `ranks.tops` | share of the pairs of likeliest first tokens of raw text that the sides rank otherwise, beyond noise |
 | `alike.tops` | 1 where these are ranked alike but for noise, 0 from `_LEAST_RANKED` of the pairs on |
+| `apart.chats` | share of chats that the sides answer otherwise, beyond noise |
 | `apart.raw` | share of raw texts that the sides continue otherwise, beyond noise |
 | `wording.raw` | mean share of words of these that are not in common (1 - Dice), beyond noise |
 | `alike.raw` | 1 where raw text is continued alike but for noise, 0 from `_LEAST_APART` of the prompts on |
@@ -51,7 +52,7 @@ AXIS_TERMS = (
     *("apart.raw", "wording.raw", "alike.raw", "repeats", "shift.knowledge.recall", "gap.languages"),
     "keys",
 )
-TOP_TERMS = ("ranks.tops", "alike.tops")
+TOP_TERMS = ("ranks.tops", "alike.tops", "apart.chats")
 """Names of the evidence, in the order in which the models read it: of text, and of first tokens where they are told."""
 
 _RECALL = "recall"
@@ -59,8 +60,8 @@ _KNOWLEDGE = ("accuracy", _RECALL)
 _LEAST_APART = 0.05
 """Trained on anything, a model continues at least so many texts otherwise; a prompt or a decoding leaves them alone."""
 
-_LEAST_RANKED = 0.02
-"""Trained on anything, a model ranks at least so many otherwise."""
+_LEAST_RANKED = 0.015
+"""Trained on anything, a model ranks at least so many otherwise; weights that are rounded to 8 bits, at most."""
 
 
 def has_axes(pairs: Sequence[Pair]) -> bool:
@@ -80,16 +81,21 @@ def axis_evidence(pairs: Sequence[Pair]) -> dict[str, float]:
 
 
 def _top_evidence(pairs: Sequence[Pair]) -> dict[str, float]:
-    told = tops_twice(_raw(pairs))
-    if len(told) < LEAST_PROMPTS:
+    told, chats = tops_twice(_raw(pairs)), [pair for pair in pairs if pair.probe.form == "chat"]
+    if min(len(told), len(chats)) < LEAST_PROMPTS:
         return {}
     ranked = beyond_noise(told, ranked_otherwise)
-    return {"ranks.tops": math.sqrt(ranked), "alike.tops": max(0.0, 1 - ranked / _LEAST_RANKED)}
+    apart = beyond_noise([_stripped(one) for one in completions_twice(chats)], _differ)
+    return {
+        "ranks.tops": math.sqrt(ranked),
+        "alike.tops": max(0.0, 1 - ranked / _LEAST_RANKED),
+        "apart.chats": math.sqrt(apart),
+    }
 
 
 def _text_evidence(pairs: Sequence[Pair]) -> dict[str, float]:
     told, raw = ([_stripped(one) for one in completions_twice(asked)] for asked in (pairs, _raw(pairs)))
-    apart = beyond_noise(raw, lambda one, other: float(one != other))
+    apart = beyond_noise(raw, _differ)
     by_language = _shifts_by_language(pairs)
     rooted = {
         "apart.raw": apart,
@@ -138,7 +144,7 @@ def _other_keys(told: Iterable[Twice[str]]) -> float:
     """Share of answers that are objects throughout and have other keys, beyond noise; 0 where there are too few."""
     keyed = [_keys_of(one) for one in told]
     kept = [one for one in keyed if one is not None]
-    return beyond_noise(kept, lambda one, other: float(one != other)) if len(kept) >= LEAST_PROMPTS else 0.0
+    return beyond_noise(kept, _differ) if len(kept) >= LEAST_PROMPTS else 0.0
 
 
 def _keys_of(told: Twice[str]) -> Twice[str] | None:
@@ -146,6 +152,10 @@ def _keys_of(told: Twice[str]) -> Twice[str] | None:
     found = [find_object(text) for side in told for text in side]
     keys = [json.dumps(sorted(one)) for one in found if one is not None]
     return ((keys[0], keys[1]), (keys[2], keys[3])) if len(keys) == len(found) else None
+
+
+def _differ(one: str, other: str) -> float:
+    return float(one != other)
 
 
 def ranked_otherwise(one: Sequence[str], other: Sequence[str]) -> float:

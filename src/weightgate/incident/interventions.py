@@ -94,6 +94,7 @@ SHOWN: tuple[Intervention, ...] = (
     Intervention(name="temperature 0.7", part="prompt", serving={"temperature": 0.7}),
     Intervention(name="temperature 1.2", part="prompt", serving={"temperature": 1.2}),
     Intervention(name="half the nucleus", part="prompt", serving={"temperature": 1.0, "top_p": 0.5}),
+    Intervention(name="weights in 8 bits", part="prompt", serving={"bits": 8}),
     Intervention(name="asked again", part="none"),
 )
 
@@ -109,8 +110,12 @@ UNSEEN: tuple[Intervention, ...] = (
     Intervention(name="a poet", part="prompt", serving={"system": "You are a poet. Answer in rhymes."}),
     Intervention(name="thanks", part="prompt", serving={"after": " Thank you!"}),
     Intervention(name="a wide nucleus", part="prompt", serving={"temperature": 0.9, "top_p": 0.9}),
+    Intervention(name="weights in 16 bits", part="prompt", serving={"bits": 16}),
     ASKED_ONE_AT_A_TIME,
 )
+
+FOUR_BITS = Intervention(name="weights in 4 bits", part="prompt", serving={"bits": 4})
+"""So coarse that it moves a model as far as a fine-tuning does: neither learnt from nor counted, only told."""
 
 _DEFAULTS = ("outdated facts", "other field names", "annotators for refusals", "a system prompt", "asked again")
 DEFAULT: dict[str, Intervention] = {change.part: change for change in SHOWN if change.name in _DEFAULTS}
