@@ -16,6 +16,8 @@ from weightgate.diff.page import comparison_page
 from weightgate.diff.rows import Row
 from weightgate.diff.weights import weight_evidence
 from weightgate.errors import DataError
+from weightgate.probe import patterns
+from weightgate.probe.probes import Check
 from weightgate.report.html import render_html
 from weightgate.store.records import TensorData
 
@@ -46,6 +48,18 @@ def test_lost_knowledge_is_named_and_the_rest_is_not() -> None:
     knowledge = row(found, "knowledge.accuracy")
     assert knowledge.effect.high < 0
     assert all(one.probe.startswith("knowledge") for one in found.deciding[:3])
+
+
+def test_a_pattern_that_judges_no_answer_in_time_is_told_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "LIMIT_SECONDS", 0.2)
+    check = Check(metric="expected", type="regex", value="(a|aa)+$")
+    asked = (replace(ASKED[0], checks=(check,)), *ASKED[1:])
+    hostile = recorded(lambda probe: "a" * 50 + "b" if probe == asked[0] else "fine", asked)
+    found = compare(recorded(Speaker(1), asked), hostile)
+    [problem] = found.to_json()["problems"]
+    assert problem["where"] == f"probe {asked[0].id!r}"
+    assert "1 completion could not be judged in time" in render_html(comparison_page(found))
+    assert compare(recorded(Speaker(1), asked), recorded(Speaker(1), asked)).problems == ()
 
 
 def test_refusals_are_the_boundary() -> None:

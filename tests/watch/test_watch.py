@@ -19,6 +19,7 @@ from servers import PASSWORD, PASSWORD_VARIABLE, Postgres
 
 from eventually import LIMIT_SECONDS, wait_until
 from weightgate.errors import WatchError
+from weightgate.probe import patterns
 from weightgate.watch import History, outbox, run
 from weightgate.watch.look import replay
 from weightgate.watch.outbox import letters
@@ -71,6 +72,23 @@ def test_an_acknowledged_change_alarms_no_more_and_the_next_one_does(scene: Scen
     second = _until_alarm(scene)
     assert second["alarm"]["alarm"] == 2  # type: ignore[index]
     assert "knowledge.accuracy fell" in str(second["message"])
+
+
+def test_an_answer_that_a_pattern_does_not_judge_in_time_is_told_and_ends_no_look(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patterns, "LIMIT_SECONDS", 0.2)
+    suite = scene.folder / "suite.jsonl"
+    first, *others = suite.read_text(encoding="utf-8").splitlines()
+    check = {"metric": "expected", "type": "regex", "value": "(a|aa)+$"}
+    suite.write_text("\n".join([json.dumps(json.loads(first) | {"checks": [check]}), *others]), encoding="utf-8")
+    calm(scene, looks=1)
+    scene.behave(text="a" * 60 + "b")
+    told = scene.once()
+    [problem] = told["problems"]
+    assert problem["what"].startswith("1 completion could not be judged in time")
+    assert told["look"]["state"] == "done"
+    assert told["look"]["note"].startswith("1 completion could not be judged in time")
 
 
 def test_an_outage_is_no_change(any_scene: Scene) -> None:

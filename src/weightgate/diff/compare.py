@@ -28,7 +28,9 @@ from weightgate.diff.rows import LEAST_PROMPTS, Row, score_rows, style_rows
 from weightgate.diff.triage import TriageModel, Verdict, declared_verdict, triage, undetermined
 from weightgate.diff.verdict import headline
 from weightgate.diff.weights import WeightEvidence
+from weightgate.errors import UserError
 from weightgate.probe.recording import Snapshot, TargetDescription
+from weightgate.probe.unjudged import unjudged
 from weightgate.stats import (
     benjamini_hochberg,
     effect_behind,
@@ -106,7 +108,8 @@ class Comparison:
 
     `changed`: something differs beyond chance and tolerance. `identical` counts the prompts at which both sides say the
     same. `smallest_effect` is the d_z that a single scored row would have shown with 80 % power; `more_prompts` how
-    many more prompts like these would decide what cannot be told. `evidence` is what the verdict goes by.
+    many more prompts like these would decide what cannot be told. `evidence` is what the verdict goes by. `problems`
+    are to be told and end nothing: completions that a pattern could not judge in time.
     """
 
     before: TargetDescription
@@ -127,6 +130,7 @@ class Comparison:
     evidence: dict[str, float]
     weights: WeightEvidence | None = None
     nulls: tuple[Null, ...] = ()
+    problems: tuple[UserError, ...] = ()
 
     @property
     def headline(self) -> str:
@@ -169,6 +173,7 @@ class Comparison:
             "evidence": self.evidence,
             "weights": self.weights.to_json() if self.weights else None,
             "nulls": [one.to_json() for one in self.nulls],
+            "problems": [one.to_json() for one in self.problems],
         }
 
 
@@ -224,6 +229,7 @@ def compare(
         else _more_prompts(len(pairs), identical, rows, general if tolerance == 0 else (), alpha, size),
         evidence=shown,
         weights=weights,
+        problems=unjudged((pair.probe, (*pair.before, *pair.after)) for pair in pairs),
     )
 
 

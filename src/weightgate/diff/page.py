@@ -15,13 +15,15 @@ from weightgate.diff.null import Null
 from weightgate.diff.rows import Row
 from weightgate.diff.triage import CAUSES, STAGE_WORDS, Verdict
 from weightgate.diff.weights import TensorChange, WeightEvidence
-from weightgate.report.finding import Severity
+from weightgate.errors import UserError
+from weightgate.report.finding import Finding, Severity
 from weightgate.report.page import (
     Bar,
     Block,
     Cell,
     Column,
     Figure,
+    Findings,
     Headline,
     Interval,
     KeyValues,
@@ -58,6 +60,7 @@ def comparison_page(comparison: Comparison, *, brief: bool = False) -> Page:
     axes = sorted((row for row in comparison.rows if row.is_headline), key=lambda row: not row.changed)
     blocks: list[Block | Section | None] = [
         _headline(comparison),
+        _problems(comparison.problems),
         _table("What moved", axes, len(comparison.rows)) if axes else None,
         _traits(comparison.rows),
         *_verdict_blocks(comparison),
@@ -94,6 +97,16 @@ def _headline(comparison: Comparison) -> Headline:
         detail=comparison.verdict.why if comparison.verdict else _would_have_seen(comparison),
         figures=tuple(figures),
     )
+
+
+def _problems(problems: Sequence[UserError]) -> Findings | None:
+    return Findings(findings=tuple(map(_problem, problems))) if problems else None
+
+
+def _problem(problem: UserError) -> Finding:
+    stated = (("where", problem.where), ("expected", problem.expected), ("found", problem.found))
+    evidence = tuple((name, value) for name, value in stated if value is not None)
+    return Finding(severity="warn", headline=problem.what, detail=problem.mend or "", evidence=evidence)
 
 
 def _count_moved(rows: Sequence[Row], kind: str) -> str:

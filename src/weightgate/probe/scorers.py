@@ -34,11 +34,10 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-import jsonschema
-from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from weightgate.probe.language import is_hedged, mentions, normalise, words
+from weightgate.probe.patterns import in_time, is_found, is_pattern, is_schema, schema_validator
 from weightgate.probe.probes import Check, Probe
 from weightgate.probe.refusals import is_refusal
 
@@ -52,8 +51,8 @@ _CHOSEN = re.compile(
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _STEP = re.compile(r"^[ \t]*(?:[*#]+ *)?(?:[Ss]tep +)?(\d+) *[.):]", re.MULTILINE)
 _BULLET = re.compile(r"^[ \t]*[-*•][ \t]+\S", re.MULTILINE)
-_SENTENCE_END = re.compile(r"[.!?…]+(?=\s|$)")
-_FENCE = re.compile(r"^```[ \t]*([\w+-]*)[ \t]*$", re.MULTILINE)
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++(?=\s|$)")
+_FENCE = re.compile(r"^```[ \t]*+([\w+-]*+)[ \t]*+$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +67,16 @@ class Scorer:
 def score(check: Check, completion: str) -> float:
     """Score a completion in 0..1. Raises `KeyError` for an unknown type; `load_suite` lets none through."""
     return SCORERS[check.type].score(check, completion)
+
+
+def is_unjudged(check: Check, completion: str) -> bool:
+    """Whether the patterns of a check took so long on a completion that it counts as not matching."""
+    match check.type:
+        case "regex":
+            return _is_matched(check.value, completion) is None
+        case "json_schema":
+            return _is_valid(_key(check), completion) is None
+    return False
 
 
 def gold_reward(probe: Probe, completion: str) -> float:
@@ -133,7 +142,13 @@ def _one_of(check: Check, completion: str) -> float:
 
 
 def _regex(check: Check, completion: str) -> float:
-    return float(re.search(check.value, completion) is not None)
+    return float(_is_matched(check.value, completion) is True)
+
+
+@lru_cache(maxsize=4096)
+def _is_matched(pattern: str, completion: str) -> bool | None:
+    """None: it took too long. Kept, so that a completion costs that time once, and always scores the same."""
+    return in_time(lambda: is_found(pattern, completion))
 
 
 def _json_format(check: Check, completion: str) -> float:
@@ -153,19 +168,23 @@ def _json_only(check: Check, completion: str) -> float:
 
 
 def _json_schema(check: Check, completion: str) -> float:
-    validator = _validator(json.dumps(check.value, sort_keys=True))
+    return float(_is_valid(_key(check), completion) is True)
+
+
+@lru_cache(maxsize=4096)
+def _is_valid(schema: str, completion: str) -> bool | None:
+    """As `_is_matched`, for some JSON in the completion."""
+    validator = schema_validator(schema)
     whole = _json_values(completion.strip(), r"\A")
     inside = _json_values(completion, r"[{\[]")
     try:
-        return float(next((validator.is_valid(found) for values in (whole, inside) for found in values), False))
+        return in_time(lambda: any(validator.is_valid(found) for values in (whole, inside) for found in values))
     except (RecursionError, Unresolvable):
-        return 0.0
+        return False
 
 
-@lru_cache(maxsize=1024)
-def _validator(schema: str) -> jsonschema.Draft202012Validator:
-    """Validator of a schema. The empty registry keeps it from fetching what a `$ref` names."""
-    return jsonschema.Draft202012Validator(json.loads(schema), registry=Registry())
+def _key(check: Check) -> str:
+    return json.dumps(check.value, sort_keys=True)
 
 
 def _steps(check: Check, completion: str) -> float:
@@ -227,13 +246,6 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) and words(one) for one in value)
 
 
-def _is_pattern(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and bool(re.compile(value))
-    except re.error:
-        return False
-
-
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -254,23 +266,6 @@ def _is_number(value: Any) -> bool:
     return type(value) is int or (isinstance(value, float) and math.isfinite(value))
 
 
-def _is_schema(value: Any) -> bool:
-    try:
-        return isinstance(value, dict) and _is_valid_schema(json.dumps(value, sort_keys=True))
-    except RecursionError:
-        return False
-
-
-@lru_cache(maxsize=1024)
-def _is_valid_schema(schema: str) -> bool:
-    """Whether a schema is one. Checking takes milliseconds, and both sides of a comparison hold the same schemas."""
-    try:
-        jsonschema.Draft202012Validator.check_schema(json.loads(schema))
-    except jsonschema.SchemaError:
-        return False
-    return True
-
-
 def _is_word(value: Any) -> bool:
     return isinstance(value, str) and bool(words(value))
 
@@ -287,10 +282,10 @@ SCORERS: dict[str, Scorer] = {
     "avoids": Scorer(score=_avoids, **_TEXTS),
     "multiple_choice": Scorer(score=_multiple_choice, expects="the right letter and its text", accepts=_is_choice),
     "number": Scorer(score=_number, expects="a number", accepts=_is_number),
-    "regex": Scorer(score=_regex, expects="a regular expression", accepts=_is_pattern),
+    "regex": Scorer(score=_regex, expects="a regular expression", accepts=is_pattern),
     "json_format": Scorer(score=_json_format, **_TEXTS),
     "json_only": Scorer(score=_json_only, **_NOTHING),
-    "json_schema": Scorer(score=_json_schema, expects="a JSON Schema that is an object", accepts=_is_schema),
+    "json_schema": Scorer(score=_json_schema, expects="a JSON Schema that is an object", accepts=is_schema),
     "json_fields": Scorer(score=_json_fields, expects="an object of field names and values", accepts=_is_fields),
     "steps": Scorer(score=_steps, **_COUNT),
     "bullets": Scorer(score=_bullets, **_COUNT),

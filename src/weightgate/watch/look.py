@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from weightgate.errors import EndpointError
+from weightgate.errors import EndpointError, UserError
 from weightgate.probe.endpoint import Question
 from weightgate.probe.endpoint_config import BudgetReached, Spending
 from weightgate.probe.probes import Probe
 from weightgate.probe.recording import Answered, Decoding, Reply
 from weightgate.probe.snapshot import Asker
+from weightgate.probe.unjudged import unjudged
 from weightgate.report.text import one_line
 from weightgate.stats.exchangeable import Counts
 from weightgate.watch.axes import Asked, axis_names, levels_of
@@ -27,12 +28,16 @@ Answers = Mapping[tuple[str, int], Reply]
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """What came of asking. `state` "done" means that there is enough to judge by; `note` says why not."""
+    """What came of asking. `state` "done" means that there is enough to judge by; `note` says why not.
+
+    `problems` are to be told and end nothing: completions that a pattern could not judge in time.
+    """
 
     answers: Answers
     state: LookState
     failed: int
     note: str = ""
+    problems: tuple[UserError, ...] = ()
 
     @property
     def served(self) -> str:
@@ -63,7 +68,16 @@ def take_look(
     failed = len(every) - len(answers)
     if state == "done" and len(answers) < LEAST_ANSWERED * len(every):
         state, note = "outage", f"{failed} of {len(every)} questions failed" + (f": {note}" if note else "")
-    return Taken(answers=answers, state=state, failed=failed, note=one_line(note)[:_NOTE_CHARACTERS])
+    problems = _unjudged(probes, answers) if state == "done" else ()
+    note = one_line("; ".join(filter(None, (*(one.what for one in problems), note))))[:_NOTE_CHARACTERS]
+    return Taken(answers=answers, state=state, failed=failed, note=note, problems=problems)
+
+
+def _unjudged(probes: tuple[Probe, ...], answers: Answers) -> tuple[UserError, ...]:
+    replies = _by_probe(answers)
+    return unjudged(
+        (probe, [reply.completion for reply in replies.get(probe.id, ()) if reply.error is None]) for probe in probes
+    )
 
 
 def _ask(

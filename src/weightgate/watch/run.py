@@ -34,8 +34,9 @@ OutcomeState = Literal["baseline", "quiet", "alarm", "outage", "budget", "acknow
 class Outcome:
     """What one run came to.
 
-    `axes` are those of its look; `alarm` is the open alarm, which may be an older one. `problems` are files that could
-    not be written: the history knows all the same, and the next run tries again.
+    `axes` are those of its look; `alarm` is the open alarm, which may be an older one. `problems` are completions that
+    a pattern could not judge in time, and files that could not be written: the history knows all the same, and the next
+    run tries again.
     """
 
     state: OutcomeState
@@ -269,15 +270,16 @@ def require_same_questions(watch: Watch, baseline: BaselineRow) -> None:
 
 
 def _complete_baseline(watch: Watch, history: History, baseline: BaselineRow) -> Outcome:
-    wanted = watch.config.baseline.snapshots
+    wanted, problems = watch.config.baseline.snapshots, list[UserError]()
     while (done := len(history.looks(baseline=baseline.number, state="done"))) < wanted:
         look, taken = _ask(watch, history, baseline, "baseline")
         if taken.state != "done":
             return _no_look(watch, history, look, taken)
         _finish(watch, history, baseline, look, taken)
+        problems += taken.problems
     history.baseline_ready(baseline.number)
     message = f"baseline {baseline.number} is taken: {done} snapshots of {len(watch.suite)} prompts"
-    return Outcome(state="baseline", message=message, exit_code=0)
+    return Outcome(state="baseline", message=message, exit_code=0, problems=tuple(problems))
 
 
 def _look(watch: Watch, history: History, baseline: BaselineRow) -> Outcome:
@@ -285,12 +287,19 @@ def _look(watch: Watch, history: History, baseline: BaselineRow) -> Outcome:
     if taken.state != "done":
         return _no_look(watch, history, look, taken)
     axes = _finish(watch, history, baseline, look, taken)
-    row = history.looks(limit=1)[0]
+    quiet = Outcome(
+        state="quiet",
+        message=_quiet(axes),
+        exit_code=0,
+        look=history.looks(limit=1)[0],
+        axes=axes,
+        problems=taken.problems,
+    )
     alarm = _open_alarm(history)
-    if alarm is not None:
-        exit_code = watch.config.alarm.exit_code
-        return Outcome(state="alarm", message=alarm.headline, exit_code=exit_code, look=row, axes=axes, alarm=alarm)
-    return Outcome(state="quiet", message=_quiet(axes), exit_code=0, look=row, axes=axes)
+    if alarm is None:
+        return quiet
+    exit_code = watch.config.alarm.exit_code
+    return replace(quiet, state="alarm", message=alarm.headline, exit_code=exit_code, alarm=alarm)
 
 
 def _ask(watch: Watch, history: History, baseline: BaselineRow, kind: LookKind) -> tuple[LookRow, Taken]:
