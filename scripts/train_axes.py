@@ -29,11 +29,15 @@ from weightgate.diff.triage import CAUSES, Cause, TriageModel, fitting_causes
 from weightgate.incident.interventions import CAUSE_OF
 
 DATA = Path("src/weightgate/diff/data")
-MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "tops.json": ("the likeliest first tokens of raw text", TOP_TERMS),
-    "axes.json": ("scored axes and agreement", AXIS_TERMS),
+MODELS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "tops.json": (
+        "the likeliest first tokens of raw text",
+        TOP_TERMS,
+        "; the same weights rounded to 4 bits can pass for a fine-tuning or an alignment",
+    ),
+    "axes.json": ("scored axes and agreement", AXIS_TERMS, ""),
 }
-"""File of a model: what it reads, in words and by name."""
+"""File of a model: what it reads, in words and by name, and what has to be said of it."""
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 ALPHA = 0.03
@@ -47,12 +51,12 @@ def main() -> None:
     folder = Path(sys.argv[1])
     seeds = seeds_in(folder, (*TRAINING_SEEDS, *STRONG_SEEDS))
     rows = [row for seed in seeds for row in rows_of(folder, seed) if row.part != "none"]
-    for file, (reads, names) in MODELS.items():
-        model = trained(rows, names, reads)
+    for file, (reads, names, caveat) in MODELS.items():
+        model = trained(rows, names, reads, caveat)
         (DATA / file).write_text(json.dumps(model.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
-def trained(rows: Sequence[WorldRow], names: tuple[str, ...], reads: str) -> TriageModel:
+def trained(rows: Sequence[WorldRow], names: tuple[str, ...], reads: str, caveat: str) -> TriageModel:
     """Choose the penalty, calibrate with seeds left out, and print what that came to."""
     models = {penalty: _left_out(rows, names, penalty) for penalty in PENALTIES}
     scored = {penalty: _scores(rows, own) for penalty, own in models.items()}
@@ -66,7 +70,7 @@ def trained(rows: Sequence[WorldRow], names: tuple[str, ...], reads: str) -> Tri
         for cause in CAUSES
     }
     reach = SLACK * max(models[best][row.seed].strangeness(row.evidence) for row in rows)
-    basis = f"{reads}, calibrated on {len(rows)} known changes of the built-in world"
+    basis = f"{reads}, calibrated on {len(rows)} known changes of the built-in world{caveat}"
     model = fitted(rows, names, best)
     model = replace(model, calibration=calibration, reach=reach, trained_on={"basis": basis, **model.trained_on})
     right = [CAUSES[int(found.argmax())] == cause for found, cause in zip(scored[best], truth, strict=True)]
