@@ -218,6 +218,9 @@ def test_raw_completions(client: httpx.Client) -> None:
         assert len(lengths) == 1
     chunks = events(client, "/v1/completions", body | {"prompt": "the quick"})
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == reply["choices"][0]["text"]
+    streamed = [chunk["choices"][0]["logprobs"] for chunk in chunks if chunk["choices"][0]["logprobs"]]
+    for name in ("tokens", "text_offset"):
+        assert [value for columns in streamed for value in columns[name]] == reply["choices"][0]["logprobs"][name]
     assert "usage" in client.post("/v1/completions", json={"model": "live", "prompt": "a"}).json()
 
 

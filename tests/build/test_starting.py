@@ -39,6 +39,16 @@ def test_the_reward_model_of_the_recipe_is_used(built: Path, weightgate: Command
     assert (made.parent, made.reward) == (refs["align"], refs["reward"])
 
 
+def test_no_build_starts_from_a_reward_model(built: Path, weightgate: Command) -> None:
+    lock(built, weightgate, twice_aligned())
+    result = weightgate("build", "--from", "reward")
+    assert result.exit_code == 2
+    finetune = Store.open(built / ".weightgate").refs()["finetune"][3:15]
+    for words in ("a reward model scores text", "where: reward", f"mend: weightgate build --from {finetune}"):
+        assert words in result.stderr
+    assert weightgate("build", "--from", finetune).exit_code == 0
+
+
 def test_a_reward_model_made_from_other_inputs_is_refused(built: Path, weightgate: Command) -> None:
     lock(built, weightgate, twice_aligned(batch=4))
     result = weightgate("build", "--from", "align")

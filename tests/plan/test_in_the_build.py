@@ -133,5 +133,8 @@ def test_a_law_is_fitted_to_the_stores_own_builds(tmp_path: Path) -> None:
     result = invoke("plan fit", recipe, "--draws", "20", "--least-ratio", "0.001", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)["numbers"]
+    folders = (str(tmp_path), str(tmp_path / ".weightgate"))
+    named = invoke("plan fit", recipe, *folders, "--draws", "20", "--least-ratio", "0.001", "--json")
+    assert json.loads(named.stdout)["numbers"] == found, "a project is its store, and counts once"
     assert found["unit"] == "bits/byte"
     assert found["forecast"]["seconds"]["unit"] == "seconds"

@@ -20,6 +20,7 @@ from weightgate.plan.laws.loss import CHINCHILLA_REFIT, LOSS_LAWS
 from weightgate.plan.laws.saved import find_law
 from weightgate.plan.next_doubling import Run
 from weightgate.plan.quantities import read_quantity, spell_quantity
+from weightgate.recipe_template import write_template
 from weightgate.stats import Estimate, Unmeasured
 
 
@@ -203,6 +204,11 @@ def test_mistakes_are_named(arguments: tuple[str, ...], says: str) -> None:
     told = refused(*arguments)
     assert says in told
     assert "  expected: " in told or "  mend: " in told, "what would be right is said as well"
+
+
+def test_a_project_folder_stands_for_the_store_that_its_recipe_names(tmp_path: Path) -> None:
+    write_template(tmp_path, base=None, force=False)
+    assert f"where: {tmp_path / '.weightgate'}" in refused("fit", tmp_path)
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:

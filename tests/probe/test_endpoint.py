@@ -347,9 +347,12 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
+_LOGPROBS = st.fixed_dictionaries({"content": st.lists(_JSON)}) | st.fixed_dictionaries(
+    {name: st.lists(_JSON, max_size=2) for name in ("tokens", "token_logprobs", "top_logprobs")}
+)
 _CHOICE = st.fixed_dictionaries(
     {"message": _JSON | st.fixed_dictionaries({"content": _JSON})},
-    optional={"finish_reason": _JSON, "logprobs": _JSON | st.fixed_dictionaries({"content": st.lists(_JSON)})},
+    optional={"finish_reason": _JSON, "logprobs": _JSON | _LOGPROBS},
 )
 _BODY = _JSON | st.fixed_dictionaries(
     {"choices": st.lists(_CHOICE | _JSON, max_size=2)},
@@ -538,6 +541,21 @@ def test_a_stream_is_read_as_what_would_have_come_whole(endpoint: ScriptedEndpoi
     [reply] = Run(endpoint.url).ask(stream + "data: [DONE]\n\n")
     assert (reply.completion, reply.finish_reason, reply.served_model) == ("Hallo ü", "stop", "m-dated")
     assert (reply.prompt_tokens, reply.token_logprobs) == (3, (("lo", -1.0),))
+
+
+def test_log_probabilities_of_streamed_raw_text_are_put_together(endpoint: ScriptedEndpoint) -> None:
+    chunks = [
+        ("", None),
+        ("Ha", {"tokens": ["Ha"], "token_logprobs": [-0.5], "top_logprobs": [{"Ha": -0.5, "Hu": -1.5}]}),
+        ("", {"tokens": [], "token_logprobs": [], "top_logprobs": None}),
+        ("llo", {"tokens": ["l", "lo"], "token_logprobs": [-0.25, -2.0]}),
+        ("?", {"tokens": ["?"], "token_logprobs": []}),
+    ]
+    stream = events(*({"choices": [{"index": 0, "text": text, "logprobs": told}]} for text, told in chunks))
+    [reply] = Run(endpoint.url).ask(stream + "data: [DONE]\n\n")
+    assert reply.completion == "Hallo?"
+    assert reply.token_logprobs == (("Ha", -0.5), ("l", -0.25), ("lo", -2.0))
+    assert reply.first_top == (("Ha", -0.5), ("Hu", -1.5))
 
 
 @pytest.mark.parametrize(

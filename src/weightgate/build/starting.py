@@ -30,8 +30,8 @@ class Entry:
     def require_policy(self, ref: str, checkpoint: str) -> Manifest:
         """Return the manifest of a checkpoint that `ref` names, if a build of this recipe may start from it.
 
-        Raises `RecipeError` when no stage of the recipe made it, `LockError` when its tokenizer or base model is
-        another one or its own gates did not pass.
+        Raises `RecipeError` when no stage of the recipe made it or it is a reward model, `LockError` when its tokenizer
+        or base model is another one or its own gates did not pass.
         """
         manifest = self._store.manifest(checkpoint)
         names = [stage.name for stage in self.workspace.recipe.stages]
@@ -41,6 +41,14 @@ class Entry:
                 where=ref,
                 expected=f"one of {', '.join(names)}",
                 found=manifest.stage,
+            )
+        if manifest.stage_kind == "reward":
+            raise RecipeError(
+                "a reward model scores text and writes none, so no stage can start from it",
+                where=ref,
+                expected="a checkpoint of a stage that makes a policy",
+                found=f"{checkpoint[_SHORT]}, a reward model of stage {manifest.stage!r}",
+                mend=f"weightgate build --from {manifest.parent[_SHORT]}" if manifest.parent else None,
             )
         if manifest.inputs.get("tokenizer") != self.facts.tokenizer.digest:
             raise LockError(

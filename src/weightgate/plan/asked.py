@@ -23,7 +23,7 @@ from weightgate.plan.laws.saved import find_law, write_law
 from weightgate.plan.next_doubling import Run, next_doubling
 from weightgate.plan.optimal import optimal
 from weightgate.plan.quantities import read_quantity
-from weightgate.recipe import load
+from weightgate.recipe import FILE_NAME, load
 
 _LEAST_FLOPS = 1e9
 _BILLION = 1e9
@@ -149,7 +149,8 @@ def _runs_at(paths: Sequence[Path], columns: Sequence[str], where: Sequence[str]
     if not paths:
         return runs_of_stores([recipe_path.parent / load(recipe_path).store])
     if all(path.is_dir() for path in paths):
-        return runs_of_stores(paths)
+        stores = {store.resolve(): store for store in map(_store_at, paths)}  # projects may share one
+        return runs_of_stores(list(stores.values()))
     if len(paths) > 1:
         raise UserError(
             "give one table of runs, or any number of stores",
@@ -161,6 +162,12 @@ def _runs_at(paths: Sequence[Path], columns: Sequence[str], where: Sequence[str]
     if unknown is not None:
         raise UserError(f"no column is read as {unknown!r}", where="--column", expected="one of " + ", ".join(MEANINGS))
     return read_runs(paths[0], named=named, where=dict(_pair(text, "--where") for text in where))
+
+
+def _store_at(folder: Path) -> Path:
+    """The store that a project folder's recipe names, or the folder itself."""
+    recipe_path = folder / FILE_NAME
+    return folder / load(recipe_path).store if recipe_path.exists() else folder
 
 
 def _pair(text: str, name: str) -> tuple[str, str]:

@@ -11,6 +11,8 @@ from typing import Any
 MEDIA_TYPE = "text/event-stream"
 _END = "[DONE]"
 _STATED = ("model", "system_fingerprint", "usage", "error")
+_TEXT_LOGPROBS = ("tokens", "token_logprobs", "top_logprobs")
+"""Lists that raw text has where messages have `content`."""
 
 
 class CutOff(Exception):
@@ -55,6 +57,17 @@ def _add(choice: dict[str, Any], choices: Any) -> None:
             choice["message"]["content"] += piece
         if isinstance(one.get("finish_reason"), str):
             choice["finish_reason"] = one["finish_reason"]
-        scored = one["logprobs"].get("content") if isinstance(one.get("logprobs"), dict) else None
-        if isinstance(scored, list):
-            choice.setdefault("logprobs", {"content": []})["content"] += scored
+        if isinstance(one.get("logprobs"), dict):
+            _add_logprobs(choice.setdefault("logprobs", {}), one["logprobs"])
+
+
+def _add_logprobs(known: dict[str, Any], told: dict[str, Any]) -> None:
+    """Go on with the lists of one form. Those of raw text stay aligned: alternatives that a chunk lacks are null."""
+    if isinstance(told.get("content"), list):
+        known.setdefault("content", []).extend(told["content"])
+        return
+    tokens, logprobs, top = (told.get(name) for name in _TEXT_LOGPROBS)
+    if isinstance(tokens, list) and isinstance(logprobs, list) and len(tokens) == len(logprobs):
+        top = top if isinstance(top, list) and len(top) == len(tokens) else [None] * len(tokens)
+        for name, values in zip(_TEXT_LOGPROBS, (tokens, logprobs, top), strict=True):
+            known.setdefault(name, []).extend(values)

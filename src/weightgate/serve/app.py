@@ -267,12 +267,13 @@ class _Endpoint:
         asked: ChatRequest | CompletionRequest,
     ) -> AsyncIterator[str]:
         """Server-sent events. An error after the first one can only be told inside the stream."""
-        generated = 0
+        generated = offset = 0
         try:
             yield replies.event(reply.first_chunk())
             async for piece in self._batcher.stream(served.generator, prompt, settings, asked.own_seed()):
                 generated += piece.num_tokens
-                yield replies.event(reply.chunk(piece, settings.logprobs))
+                yield replies.event(reply.chunk(piece, settings.logprobs, offset=offset))
+                offset += sum(len(token.text) for token in piece.tokens)
             if asked.wants_usage():
                 yield replies.event(reply.usage_chunk(len(prompt), generated))
         except Exception:

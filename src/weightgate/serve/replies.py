@@ -57,8 +57,8 @@ class Reply(ABC):
         """Return the chunk that opens a stream."""
 
     @abstractmethod
-    def chunk(self, piece: Piece, logprobs: int | None) -> dict[str, Any]:
-        """Return the chunk for a piece."""
+    def chunk(self, piece: Piece, logprobs: int | None, *, offset: int) -> dict[str, Any]:
+        """Return the chunk for a piece, whose tokens begin `offset` characters after those of the first."""
 
     @abstractmethod
     def _kind(self, *, chunk: bool) -> str:
@@ -111,8 +111,8 @@ class ChatReply(Reply):
         """Return the chunk that names the role."""
         return self._delta({"role": "assistant", "content": ""}, None, None)
 
-    def chunk(self, piece: Piece, logprobs: int | None) -> dict[str, Any]:
-        """Return the chunk for a piece."""
+    def chunk(self, piece: Piece, logprobs: int | None, *, offset: int) -> dict[str, Any]:
+        """Return the chunk for a piece; messages have no offsets."""
         delta = {"content": piece.text} if piece.text or piece.finish is None else {}
         return self._delta(delta, _chat_logprobs(piece.tokens, logprobs), piece.finish)
 
@@ -141,9 +141,9 @@ class CompletionReply(Reply):
         """Return an empty chunk, which tells the client that its request was taken."""
         return self._envelope([self._choice(0, "", None, None)], chunk=True)
 
-    def chunk(self, piece: Piece, logprobs: int | None) -> dict[str, Any]:
+    def chunk(self, piece: Piece, logprobs: int | None, *, offset: int) -> dict[str, Any]:
         """Return the chunk for a piece."""
-        choice = self._choice(0, piece.text, _text_logprobs(piece.tokens, logprobs), piece.finish)
+        choice = self._choice(0, piece.text, _text_logprobs(piece.tokens, logprobs, offset), piece.finish)
         return self._envelope([choice], chunk=True)
 
     @staticmethod
@@ -166,10 +166,10 @@ def _token(text: str, logprob: float) -> dict[str, Any]:
     return {"token": text, "logprob": logprob, "bytes": None if _UNFINISHED in text else list(text.encode())}
 
 
-def _text_logprobs(tokens: Sequence[Scored], wanted: int | None) -> dict[str, Any] | None:
+def _text_logprobs(tokens: Sequence[Scored], wanted: int | None, offset: int = 0) -> dict[str, Any] | None:
     if wanted is None:
         return None
-    offsets = [0]
+    offsets = [offset]
     for scored in tokens:
         offsets.append(offsets[-1] + len(scored.text))
     return {
