@@ -4,8 +4,9 @@
 
 Needs the data folder that WEIGHTGATE_TEST_DATA names, scikit-learn (the extra `evaluate`), and about half an hour on
 two cores. With a FOLDER, the interventions on the built-in world are judged too; those whose recordings it lacks are
-built first, which takes hours. Writes `triage*.json` and the tables of `evaluation.md` under `benchmarks/results/`; the
-model that ships is left as it is. What the numbers rest on stands in `benchmarks/results/README-triage.md`.
+built first, three minutes a seed. Writes `triage*.json`, `world*.json` and the tables of `evaluation.md` under
+`benchmarks/results/`; the models that ship are left as they are. What the numbers rest on stands in
+`benchmarks/results/README-triage.md` and `README-world.md`.
 
 A run that was stopped goes on with the part at which it stopped, unless what is measured was changed since; a run that
 came to its end begins anew.
@@ -59,7 +60,11 @@ PARTS = (
 
 
 def main() -> None:
-    worlds = [Part(name="world", arguments=("-m", "benchmarks.world_triage", folder)) for folder in sys.argv[1:]]
+    worlds = [
+        Part(name=name, arguments=("-m", f"benchmarks.{module}", folder))
+        for folder in sys.argv[1:]
+        for name, module in (("world", "world_triage"), ("world nulls", "world_nulls"))
+    ]
     run_parts((*PARTS, *worlds), SCRATCH)
     (RESULTS / "evaluation.md").write_text("\n".join(summary(RESULTS)) + "\n", encoding="utf-8")
 
@@ -111,9 +116,10 @@ def summary(results: Path) -> Iterator[str]:
     naming = _read(results / "triage.json")
     for scheme in ("relatives left out", "connected components left out"):
         yield from _naming(scheme, naming[scheme]["core"])
-    world = results / "world_triage.json"
-    if world.exists():
-        yield from _world(_read(world))
+    yield from _world(_read(results / "world_triage.json"))
+    unchanged = _read(results / "world_nulls.json")["false_alarms"]
+    yield f"\nOf {unchanged['n']} independent comparisons of an unchanged model with itself, under sampling,"
+    yield f"{unchanged['value']:.1%} alarm [{unchanged['low']:.1%}, {unchanged['high']:.1%}]."
 
 
 def _read(path: Path) -> dict[str, Any]:
