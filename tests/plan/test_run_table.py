@@ -95,7 +95,7 @@ def test_hostile_tables_are_refused_with_their_place(tmp_path: Path, text: str |
 
 
 def test_a_table_that_is_not_there_and_a_column_that_is_not() -> None:
-    with pytest.raises(DataError, match="no runs here"):
+    with pytest.raises(DataError, match="no such table of runs"):
         read_runs(Path("nowhere.csv"))
 
 

@@ -134,7 +134,7 @@ def test_ones_own_curve_goes_before_the_published_one(tmp_path: Path) -> None:
         ((*ALIGN, "--kl", "inf"), "no quantity"),
         ((*ALIGN, "--comparisons", "many"), "--comparisons"),
         ((*ALIGN, "--search", "best-of-n"), "no coefficients are published"),
-        ((*ALIGN, "--runs", "nowhere.csv"), "no runs here"),
+        ((*ALIGN, "--runs", "nowhere.csv"), "no such table of runs"),
     ],
 )
 def test_mistakes_are_named(arguments: tuple[str, ...], says: str) -> None:
