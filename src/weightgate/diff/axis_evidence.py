@@ -7,10 +7,11 @@ as before. Weights that were rounded to 8 bits swap a few as well, but with hard
 are numbers for this. Where it is not told, text alone has to tell, and does less well: `AXIS_TERMS`.
 
 Style alone, the evidence of `weightgate.diff.evidence`, cannot tell that facts were lost from that a format was. How
-far text is continued otherwise outside any conversation says how deep a change lies: a prompt leaves it alone, an
-alignment moves it little, a fine-tuning more, a pre-training altogether. What is said to chats separates small models
-as well, and misleads about one whose annotators moved it far; so of chats only one thing is read: whether an order is
-still put into an object, but with other keys. An alignment prefers among what the fine-tuned model says already.
+far text is continued otherwise outside any conversation says how deep a change lies, less clearly: a prompt leaves it
+alone, an alignment moves it little, a fine-tuning more, a pre-training altogether. How much is said otherwise in chats
+misleads beside it about a model whose annotators moved it far; so the numbers of text read one thing of chats: whether
+an order is still put into an object, but with other keys. An alignment prefers among what the fine-tuned model says
+already.
 
 Only what exceeds a side's own noise counts. Let a side answer with probabilities p: it says another thing than its
 likeliest answer with 1 - max p, and another thing the second time with 1 - sum p^2, which is no less. So a decoding
@@ -61,7 +62,7 @@ _LEAST_APART = 0.05
 """Trained on anything, a model continues at least so many texts otherwise; a prompt or a decoding leaves them alone."""
 
 _LEAST_RANKED = 0.015
-"""Trained on anything, a model ranks at least so many otherwise; weights that are rounded to 8 bits, at most."""
+"""Trained on anything, a model ranks more of them otherwise; weights that are rounded to 16 bits, fewer."""
 
 
 def has_axes(pairs: Sequence[Pair]) -> bool:
