@@ -1,6 +1,6 @@
 """How fast `weightgate snapshot` and `weightgate diff` are, as whole processes, from the start of Python to its end.
 
-    python -m benchmarks.probe_speed
+    PYTHONPATH=.:tests python -m benchmarks.probe_speed
 
 Snapshot: the core suite, one sample each, of a local endpoint that takes 20 ms for each answer. The ideal is the time
 that the endpoint alone needs: the questions, divided by how many may be open, rounded up, times 20 ms. Diff: two
