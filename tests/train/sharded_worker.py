@@ -88,7 +88,11 @@ def main() -> None:
     _, resumed = train(accelerator, halfway, [])
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps({"losses": losses, "digest": digest, "resumed": resumed}))
+    # Gloo's threads can abort a process that ends while another is still talking to it, or that Python tears down.
+    accelerator.wait_for_everyone()
     accelerator.end_training()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
