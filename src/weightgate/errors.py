@@ -17,6 +17,10 @@ WeightgateError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class WeightgateError(Exception):
     """Base of every exception this package raises on purpose. `code` names its kind for machines."""
@@ -133,3 +137,17 @@ class GateFailed(WeightgateError):
     """A gate did not pass, so no later stage may start."""
 
     code = "gate-failed"
+
+
+@contextmanager
+def file_errors(noun: str, path: Path, error: type[UserError] = UserError) -> Iterator[None]:
+    """Turn whatever keeps a file that the user named from being written into an `error` about it."""
+    try:
+        yield
+    except OSError as problem:
+        raise error(
+            f"the {noun} cannot be written",
+            where=str(path),
+            found=problem.strerror or str(problem),
+            mend="name a file in a folder that is there and can be written to",
+        ) from None

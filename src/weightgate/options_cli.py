@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from weightgate.errors import UserError
+from weightgate.errors import file_errors
 
 recipe_option = click.option(
     "--recipe",
@@ -38,15 +38,8 @@ def write_html(page: Any, path: Path | None) -> None:
 
     if path is None:
         return
-    try:
+    with file_errors("page", path):
         path.write_text(render_html(page), encoding="utf-8")
-    except OSError as problem:
-        raise UserError(
-            "the page cannot be written",
-            where=str(path),
-            found=str(problem.strerror),
-            mend="name a file in a folder that is there and can be written to",
-        ) from None
 
 
 def show_page(page: Any, as_json: bool) -> None:

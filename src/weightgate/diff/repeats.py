@@ -35,9 +35,9 @@ def tops_twice(pairs: Iterable[Pair]) -> list[Twice[tuple[str, ...]]]:
 
 def beyond_noise(told: Sequence[Twice[_Said]], distance: Callable[[_Said, _Said], float]) -> float:
     """Mean distance between the sides, beyond the larger of their mean distances within; at least 0."""
-    across = _mean(distance(before[0], after[0]) for before, after in told)
-    within = max(_mean(distance(*side) for side in sides) for sides in zip(*told, strict=True))
-    return max(0.0, across - within)
+    across = sum(distance(before[0], after[0]) for before, after in told)
+    within = max(sum(distance(*side) for side in sides) for sides in zip(*told, strict=True))
+    return max(0.0, across / len(told) - within / len(told))
 
 
 def repeat_counts(told: Iterable[Twice[_Said]]) -> tuple[int, int]:
@@ -57,8 +57,3 @@ def repeat_p_value(told: Iterable[Twice[_Said]]) -> float:
     """Exact two-sided sign test of `repeat_counts`: did something change that a side says twice alike?"""
     different, against = repeat_counts(told)
     return sign_test([1.0] * different + [-1.0] * against).p_value if different + against else 1.0
-
-
-def _mean(values: Iterable[float]) -> float:
-    kept = list(values)
-    return sum(kept) / len(kept)

@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 import pyarrow
 import pyarrow.parquet
 
-from weightgate.errors import DataError
+from weightgate.errors import DataError, file_errors
 from weightgate.preferences.audit import Audit
 from weightgate.preferences.contradictions import Opposed
 from weightgate.preferences.reading import is_csv, raw_lines
@@ -71,18 +71,14 @@ def write_cleaned(audit: Audit, source: Path, target: Path, *, noise: bool = Fal
     Raises `DataError` where the disk refuses, and as `require_new` does.
     """
     require_new(source, target)
-    try:
-        return _written(audit, source, target, noise=noise)
-    except OSError as error:
-        for path in (target, _log_of(target)):  # neither was there before
-            with suppress(OSError):
-                path.unlink()
-        raise DataError(
-            "the cleaned file cannot be written",
-            where=str(target),
-            found=error.strerror or str(error),
-            mend="name a file in a folder that is there and can be written to",
-        ) from None
+    with file_errors("cleaned file", target, DataError):
+        try:
+            return _written(audit, source, target, noise=noise)
+        except OSError:
+            for path in (target, _log_of(target)):  # neither was there before
+                with suppress(OSError):
+                    path.unlink()
+            raise
 
 
 def _written(audit: Audit, source: Path, target: Path, *, noise: bool) -> Cleaned:

@@ -136,18 +136,8 @@ def sequence_logprobs(model: nn.Module, ids: Tensor, mask: Tensor, temperature: 
 
 def next_token_logprobs(model: nn.Module, prompts: Sequence[Sequence[int]], *, pad_id: int) -> Tensor:
     """Log-probabilities (N, V), nats in fp32, of every token as the one that follows each of N prompts."""
-    device = next(model.parameters()).device
-    width = max(map(len, prompts)) + 1
-    ids = torch.full((len(prompts), width), pad_id)
-    mask = torch.zeros(ids.shape, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        ids[row, -1 - len(prompt) : -1] = torch.tensor(prompt)
-        mask[row, -1 - len(prompt) :] = True
-    follows = torch.zeros_like(mask)
-    follows[:, -1] = True
     with evaluating(model):
-        logits = scored_logits(model, ids.to(device), mask.to(device), follows.to(device))
-    return logits.float().log_softmax(dim=-1)
+        return _Rows.prefill(model, prompts, 1, pad_id).logits.float().log_softmax(dim=-1)
 
 
 def generate(

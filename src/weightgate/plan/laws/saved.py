@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, ValidationError
 
-from weightgate.errors import UserError
+from weightgate.errors import UserError, file_errors
 from weightgate.plan.laws.loss import CHINCHILLA_REFIT, LOSS_LAWS, Constants, LossLaw
 from weightgate.plan.laws.provenance import Provenance
 from weightgate.strict_yaml import StrictPart
@@ -107,15 +107,8 @@ def write_law(law: LossLaw, path: Path) -> None:
         "provenance": asdict(law.provenance),
         "draws": _draws_json(law.draws),
     }
-    try:
+    with file_errors("law", path):
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    except OSError as problem:
-        raise UserError(
-            "the law cannot be written",
-            where=str(path),
-            found=str(problem.strerror),
-            mend="name a file in a folder that is there and can be written to",
-        ) from None
 
 
 def _draws_json(draws: Constants | None) -> dict[str, list[float]]:
